@@ -1,0 +1,84 @@
+"""Checkpoints: plain values and tensors, written beside, synced and renamed, read without running code.
+
+last.pt holds everything that a run needs to go on as if it had never stopped; best.pt what inference needs.
+"""
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import torch
+
+from errors import InputError
+from models import ModelConfig, RSTinyNet, build_model
+
+FORMAT = 1
+
+
+def save(path: Path, content: dict) -> None:
+    """Write a checkpoint so that a kill at any moment leaves the previous or the new file, never half of one."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> dict:
+    """Read a checkpoint onto the CPU; anything but tensors and plain values in it is refused."""
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint. Name a best.pt or last.pt that train.py wrote.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder. Name the best.pt in it.") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: holds objects other than tensors and plain values, which could run code; it was not loaded. "
+            "Name a checkpoint that train.py wrote."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a readable checkpoint ({reason}). It may have been cut off in a copy.") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
+    return content
+
+
+def inference_content(model: RSTinyNet, class_names: tuple[str, ...], config: dict, progress: dict) -> dict:
+    """What best.pt holds: fp32 weights without the auxiliary head, how to build the model, and what the classes mean."""
+    state = {k: v.float() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    return {
+        "weights": {k: v.cpu() for k, v in state.items() if not k.startswith("auxiliary_head.")},
+        "model_config": vars(model.config).copy(),
+        "class_names": list(class_names),
+        "config": config,
+        "progress": progress,
+    }
+
+
+def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:
+    """Build the deployed model of a best.pt, or the average of a last.pt; returns it and the checkpoint's content."""
+    content = load(path)
+    weights = content["weights"] if "weights" in content else content["ema"]
+    model = build_model(ModelConfig(**content["model_config"]))
+    model.auxiliary_head = None
+    model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("auxiliary_head.")})
+    return model.deploy(), content
+
+
+def code_revision() -> str:
+    """The commit of this code, with a "+" when files differ from it; "unknown" outside a git checkout."""
+    try:
+        root = Path(__file__).parent
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -1,0 +1,97 @@
+"""One process or many: what torchrun's environment says, and the few collectives that training needs.
+
+With one process every method does nothing or returns its argument, so that callers have one path.
+"""
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from errors import InputError
+
+
+class Ranks:
+    """This process among its peers.
+
+    Args:
+        device: auto, cpu or cuda.
+
+    Attributes:
+        rank, world_size: this process's number and how many there are.
+        device: where this process computes.
+        is_main: True on rank 0, which logs and writes files.
+    """
+
+    def __init__(self, device: str):
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("train.device: cuda was asked for, but torch sees no CUDA device. Use train.device=cpu.")
+        on_cuda = device != "cpu" and torch.cuda.is_available()
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        if on_cuda and local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"torchrun: process {local_rank} of this machine has no GPU of its own, as there are "
+                f"{torch.cuda.device_count()}. Lower --nproc-per-node."
+            )
+        self.device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
+        self.is_main = self.rank == 0
+        if on_cuda:
+            torch.cuda.set_device(self.device)
+        if self.world_size > 1:
+            # Rank 0 computes the metrics of a large test set while the others wait: far longer than the default 10 minutes.
+            dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=2))
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module to call in training: gradients are averaged over the ranks during backward."""
+        if self.world_size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+    def all_sum(self, x: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so; every rank gets the same answer."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.all_sum(torch.tensor(int(flag), device=self.device)) > 0)
+
+    def gather(self, value: object) -> list[object] | None:
+        """Every rank's value, in the order of the ranks, on rank 0; None elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, values)
+        return values
+
+    def broadcast(self, value: object) -> object:
+        """Rank 0's value, on every rank."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=self.device if self.device.type == "cuda" else None)
+        return box[0]
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give every rank the buffers of rank 0's model."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()

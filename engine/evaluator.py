@@ -1,0 +1,80 @@
+"""Run a model over a data set, on all ranks, and score its detections."""
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data import Batch
+from engine.config import EvalConfig
+from engine.distributed import Ranks
+from engine.postprocess import Detections, select, to_original
+from eval.coco import AITOD, COCO, DetectionArrays
+from models import decode
+
+PROTOCOLS = {"aitod": AITOD, "coco": COCO}
+
+
+@dataclass
+class Predictions:
+    """Detections of a data set."""
+
+    detections: DetectionArrays
+    capped_images: int          # images that had more than eval.max_det detections
+
+
+@torch.inference_mode()
+def detect(model: nn.Module, batch: Batch, config: EvalConfig) -> tuple[list[Detections], int]:
+    """Detections of each image of a batch, in its own pixels (float64), and how many images reached the cap.
+
+    Args:
+        model: in evaluation mode.
+        batch: on the model's device, uint8.
+    """
+    images = batch.images.to(next(model.parameters()).dtype) / 255
+    boxes, scores = decode(model(images).main)
+    found, capped = [], 0
+    for k, meta in enumerate(batch.meta):
+        detections, over = select(boxes[k], scores[k], config.conf, config.nms, config.max_det)
+        own = to_original(detections.boxes, meta.scale, meta.width, meta.height)
+        found.append(detections._replace(boxes=own))
+        capped += over
+    return found, capped
+
+
+def predict_all(
+    model: nn.Module, loader: DataLoader, config: EvalConfig, ranks: Ranks, category_ids: tuple[int, ...], label: str = "test"
+) -> Predictions | None:
+    """Detections of all images of a loader whose ranks share the work; on rank 0, None elsewhere.
+
+    Args:
+        model: in evaluation mode.
+        category_ids: of each label.
+        label: what to call the progress bar.
+    """
+    ids, categories, boxes, scores = [], [], [], []
+    capped = 0
+    for batch in tqdm(loader, desc=label, unit="batch", leave=False, disable=None if ranks.is_main else True):
+        found, over = detect(model, batch.to(ranks.device, non_blocking=True), config)
+        capped += over
+        for meta, detections in zip(batch.meta, found, strict=True):
+            xyxy = detections.boxes.cpu().numpy()
+            ids.append(np.full(len(xyxy), meta.image_id, dtype=np.int64))
+            categories.append(np.asarray(category_ids, dtype=np.int64)[detections.labels.cpu().numpy()])
+            boxes.append(np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), 1))
+            scores.append(detections.scores.cpu().numpy().astype(np.float64))
+    shard = (_concatenate(ids, np.int64), _concatenate(categories, np.int64), _concatenate(boxes, np.float64, 4),
+             _concatenate(scores, np.float64), capped)
+    shards = ranks.gather(shard)
+    if shards is None:
+        return None
+    arrays = [np.concatenate(parts) for parts in list(zip(*shards, strict=True))[:4]]
+    return Predictions(DetectionArrays(*arrays), sum(s[4] for s in shards))
+
+
+def _concatenate(parts: list[np.ndarray], dtype: type, columns: int = 0) -> np.ndarray:
+    """Joined parts; an empty array of the right shape when there are none."""
+    empty = np.zeros((0, columns) if columns else (0,), dtype=dtype)
+    return np.concatenate([empty, *parts])

@@ -1,0 +1,112 @@
+"""What a run leaves behind: manifest.json, log.jsonl, TensorBoard events, pictures. Only rank 0 writes."""
+import json
+import os
+import platform
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.checkpoint import code_revision
+from engine.drawing import write_picture
+from models import ModelConfig, build_model
+
+
+class RunLog:
+    """Write a run's records into its folder.
+
+    A resumed run takes back what was logged after the checkpoint that it starts from, so that no step stands twice.
+
+    Args:
+        first_epoch: epochs from this one on will be logged anew.
+        first_step: likewise, in batches.
+    """
+
+    def __init__(self, folder: Path, first_epoch: int = 0, first_step: int = 0):
+        from torch.utils.tensorboard import SummaryWriter       # takes seconds to import: only where it is used
+
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.jsonl"
+        kept = [line for line in _lines(self.path) if line["epoch"] < first_epoch]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+
+    def epoch(self, record: dict) -> None:
+        """Append one line to log.jsonl; its numbers go to TensorBoard too. `epoch` and `step` say where."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, value in _flatten(record):
+            if name not in ("epoch", "step") and isinstance(value, (int, float)):
+                self.board.add_scalar(name, value, record["step"])
+        self.board.flush()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """TensorBoard only."""
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def picture(self, name: str, step: int, picture: np.ndarray) -> None:
+        """Show an RGB picture in TensorBoard and keep its latest version as pictures/<name>.png."""
+        write_picture(self.folder / "pictures" / f"{name}.png", picture)
+        self.board.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush what is pending."""
+        self.board.close()
+
+
+def _lines(path: Path) -> list[dict]:
+    """The records of a log.jsonl; a last line that a kill cut off is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _flatten(record: dict, prefix: str = "") -> list[tuple[str, object]]:
+    flat = []
+    for name, value in record.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{name}/")
+        else:
+            flat.append((prefix + name, value))
+    return flat
+
+
+def count_gflops(config: ModelConfig, image_size: int) -> float:
+    """10^9 floating-point operations of one forward pass in evaluation, a multiply-add counted as two."""
+    with torch.device("meta"):
+        model = build_model(config).eval()
+        image = torch.zeros(1, 3, image_size, image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return counter.get_total_flops() / 1e9
+
+
+def versions() -> dict[str, str]:
+    """What this process runs on."""
+    return {
+        "code": code_revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} x {os.cpu_count()}",
+    }
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON for people to read, replacing the file in one step."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(beside, path)

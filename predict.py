@@ -1,0 +1,27 @@
+"""Detect objects in images and draw them.
+
+    python predict.py --checkpoint runs/yolo11n/best.pt --source IMAGE_OR_FOLDER
+
+Writes pictures/ and detections.json (COCO, with scores) into --output (default: runs/predict).
+"""
+import argparse
+from pathlib import Path
+
+from engine.predictor import predict
+from errors import run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and predict; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt that train.py wrote")
+    parser.add_argument("--source", type=Path, required=True, help="an image, or a folder of images")
+    parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the results")
+    parser.add_argument("--conf", type=float, default=0.25, help="lowest score kept (default: 0.25)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
+    options = parser.parse_args(arguments)
+    return predict(options.checkpoint, options.source, options.output, options.conf, options.overrides)
+
+
+if __name__ == "__main__":
+    run(main)
