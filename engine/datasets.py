@@ -85,7 +85,7 @@ class TrainingData:
     def sample_batch(self, device: torch.device, count: int = 3) -> Batch:
         """The first validation images, of one shape, to look at."""
         first = [self._val[k] for k in range(min(count, len(self._val)))]
-        return collate([s for s in first if s[0].shape == first[0][0].shape]).to(device)
+        return collate([s for s in first if s.image.shape == first[0].image.shape]).to(device)
 
 
 def test_loader(config: Config, source: CocoSource, ranks: Ranks) -> DataLoader:

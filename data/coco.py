@@ -1,0 +1,250 @@
+"""A COCO JSON file and its folder of images, read once into flat arrays.
+
+What cannot be true is an error that names the entry; what cannot be learned (boxes outside the image, without area, crowds)
+is left out in training, and counted. Annotations for testing are never changed: the evaluator reads the file itself.
+"""
+import difflib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from errors import InputError
+
+
+class ImageRecord(NamedTuple):
+    """One image of a data set."""
+
+    id: int
+    path: str
+    width: int          # pixels
+    height: int
+
+
+@dataclass
+class CocoSource:
+    """Images and their objects. Label k means category_ids[k], named class_names[k].
+
+    Objects of image i are rows offsets[i] to offsets[i + 1] of `boxes` and `labels`.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: list[ImageRecord]
+    boxes: np.ndarray           # (N, 4) float32, xyxy pixels
+    labels: np.ndarray          # (N,) int64
+    offsets: np.ndarray         # (I + 1,) int64
+    changes: Counter = field(default_factory=Counter)      # what was done to annotations that cannot be learned
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 BGR."""
+        record = self.images[index]
+        image = cv2.imread(record.path, cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError(f"{record.path}: cannot be decoded as an image. Replace the file.")
+        if image.shape[:2] != (record.height, record.width):
+            raise InputError(
+                f"{record.path}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say {record.width} x "
+                f"{record.height}. Replace the file or mend its width and height in the JSON."
+            )
+        return image
+
+    def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4) float32 and labels (n,) int64 of one image."""
+        rows = slice(self.offsets[index], self.offsets[index + 1])
+        return self.boxes[rows], self.labels[rows]
+
+    def summary(self) -> str:
+        """One line: how many images, boxes and classes, and what was changed."""
+        line = f"{len(self):,} images, {len(self.boxes):,} boxes, {len(self.class_names)} classes"
+        empty = int((np.diff(self.offsets) == 0).sum())
+        if empty:
+            line += f", {empty:,} images without a box"
+        for what, count in self.changes.items():
+            line += f"; {count:,} {what}"
+        return line
+
+
+def load_coco(
+    annotations: Path, images: Path, *, classes: tuple[str, ...] = (), key: str = "data.train", training: bool
+) -> CocoSource:
+    """Read and check a COCO JSON file.
+
+    Args:
+        images: the folder that its file names start from.
+        classes: names to keep, in the order of their labels; empty: all, by ascending id.
+        key: the configuration key that named the file, for messages.
+        training: clip boxes to their image; drop those without area, and crowds.
+    Raises:
+        InputError: something in the file or the folder is wrong.
+    """
+    where = f"{key}: {annotations}"
+    content = _read_json(annotations, key)
+    for name in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), list):
+            raise InputError(f"{where}: has no list '{name}', so it is not a COCO annotation file. Name another file.")
+    ids, names = _categories(content["categories"], classes, where)
+    records = _images(content["images"], images, where)
+    _check_files(records, images, where)
+
+    entries = content["annotations"]
+    index_of = {record.id: k for k, record in enumerate(records)}
+    declared = {c["id"] for c in content["categories"]}
+    image, category, box, crowd = _fields(entries, index_of, declared, records, where)
+    label_of = {identity: k for k, identity in enumerate(ids)}
+    label = np.fromiter((label_of.get(c, -1) for c in category), dtype=np.int64, count=len(category))
+
+    changes = Counter()
+    keep = label >= 0
+    box = np.concatenate((box[:, :2], box[:, :2] + box[:, 2:]), 1)
+    if training:
+        size = np.array([(r.width, r.height) for r in records], dtype=np.float64).reshape(-1, 2)[image]
+        clipped = np.clip(box, 0, np.concatenate((size, size), 1))
+        solid = ((box[:, 2:] - box[:, :2]) > 0).all(1)
+        visible = ((clipped[:, 2:] - clipped[:, :2]) > 0).all(1)
+        reasons = {
+            "crowds left out": keep & crowd,
+            "boxes of zero size left out": keep & ~crowd & ~solid,
+            "boxes outside their image left out": keep & ~crowd & solid & ~visible,
+            "boxes clipped to their image": keep & ~crowd & solid & visible & (clipped != box).any(1),
+        }
+        changes.update({what: int(mask.sum()) for what, mask in reasons.items() if mask.any()})
+        keep &= ~crowd & solid & visible
+        box = clipped
+    order = np.flatnonzero(keep)
+    order = order[np.argsort(image[order], kind="stable")]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(image[order], minlength=len(records)))))
+    return CocoSource(names, ids, records, box[order].astype(np.float32), label[order], offsets, changes)
+
+
+def _read_json(path: Path, key: str) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{key}: {path} does not exist. Set data.root to the data set's folder and {key} to a file in it.") from None
+    except IsADirectoryError:
+        raise InputError(f"{key}: {path} is a folder. Name a COCO JSON file.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{key}: {path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{key}: {path}: cannot be read ({error}).") from None
+
+
+def _categories(
+    categories: list[dict], classes: tuple[str, ...], where: str
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Ids and names of the classes, by label."""
+    by_name = {}
+    for entry in categories:
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("name"), str):
+            raise InputError(f"{where}: category {entry!r} needs a whole number 'id' and a text 'name'.")
+        if entry["name"] in by_name:
+            raise InputError(f"{where}: declares the category '{entry['name']}' twice. Rename or merge one.")
+        by_name[entry["name"]] = entry["id"]
+    repeated = [i for i, n in Counter(by_name.values()).items() if n > 1]
+    if repeated:
+        raise InputError(f"{where}: category id {repeated[0]} is declared twice. Give each category an id of its own.")
+    if not by_name:
+        raise InputError(f"{where}: declares no category. Add the classes to 'categories'.")
+    for name in classes:
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, n=1)
+            hint = f"Did you mean '{close[0]}'?" if close else f"It declares {', '.join(by_name)}."
+            raise InputError(f"{where}: has no category '{name}'. {hint}")
+    names = classes or tuple(sorted(by_name, key=by_name.get))
+    return tuple(by_name[n] for n in names), names
+
+
+def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
+    records = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: image entry {entry!r} is not an object.")
+        name, size = entry.get("file_name"), (entry.get("width"), entry.get("height"))
+        if type(entry.get("id")) is not int:
+            raise InputError(f"{where}: image '{name}' has the id {entry.get('id')!r}. Give it a whole number.")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{where}: image {entry['id']} has no 'file_name'. Add it.")
+        if not all(type(v) is int and v > 0 for v in size):
+            raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give its width "
+                             "and height in pixels.")
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts:
+            raise InputError(f"{where}: image {entry['id']} has the file name '{name}', which leaves the image folder. Use names "
+                             "relative to data.images.")
+        records.append(ImageRecord(entry["id"], str(folder / name), *size))
+    repeated = [i for i, n in Counter(r.id for r in records).items() if n > 1]
+    if repeated:
+        raise InputError(f"{where}: image id {repeated[0]} is used twice. Give each image an id of its own.")
+    if not records:
+        raise InputError(f"{where}: lists no image. Name another file.")
+    return records
+
+
+def _check_files(records: list[ImageRecord], folder: Path, where: str) -> None:
+    """One scan of the folder instead of a look at each file."""
+    if not folder.is_dir():
+        raise InputError(f"data.images: {folder} is not a folder. Name the folder of the images, relative to data.root.")
+    present = {os.path.normpath(os.path.join(base, f)) for base, _, files in os.walk(folder, followlinks=True) for f in files}
+    if not present:
+        raise InputError(f"data.images: {folder} is empty. Unpack the images there, or name another folder.")
+    missing = [r.path for r in records if os.path.normpath(r.path) not in present]
+    if missing:
+        shown = ", ".join(os.path.relpath(p, folder) for p in missing[:5])
+        raise InputError(f"{where}: {len(missing):,} of {len(records):,} images are not in {folder}, such as {shown}. Set "
+                         "data.images to their folder.")
+
+
+def _fields(
+    entries: list[dict], index_of: dict[int, int], declared: set[int], records: list[ImageRecord], where: str
+) -> tuple[np.ndarray, list[int], np.ndarray, np.ndarray]:
+    """Image index (N,), category id (N), box xywh (N, 4) float64 and crowd flag (N,) of all annotations."""
+    def complain(k: int, what: str) -> InputError:
+        entry = entries[k]
+        name = ""
+        if isinstance(entry, dict) and entry.get("image_id") in index_of:
+            name = f" (image '{Path(records[index_of[entry['image_id']]].path).name}')"
+        identity = entry.get("id", f"number {k + 1}") if isinstance(entry, dict) else f"number {k + 1}"
+        return InputError(f"{where}: annotation {identity}{name} {what}")
+
+    for k, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise complain(k, "is not an object. Fix the file.")
+        if entry.get("image_id") not in index_of:
+            raise complain(k, f"belongs to image {entry.get('image_id')!r}, which the file does not list. Fix the file.")
+        if entry.get("category_id") not in declared:
+            raise complain(k, f"names category {entry.get('category_id')!r}, but the file declares {_span(declared)}. Fix the "
+                              "file, or list the categories to keep in data.classes.")
+        box = entry.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or any(type(v) not in (int, float) for v in box):
+            raise complain(k, f"has the bbox {box!r}. It must be four finite numbers: x, y, width, height.")
+    image = np.fromiter((index_of[e["image_id"]] for e in entries), dtype=np.int64, count=len(entries))
+    box = np.array([e["bbox"] for e in entries], dtype=np.float64).reshape(-1, 4)
+    for bad, what in (
+        (~np.isfinite(box).all(1), "It must be four finite numbers: x, y, width, height."),
+        ((box[:, 2:] < 0).any(1), "Its width and height must not be negative: the format is x, y, width, height."),
+    ):
+        if bad.any():
+            k = int(np.flatnonzero(bad)[0])
+            raise complain(k, f"has the bbox {entries[k]['bbox']}. {what}")
+    repeated = [i for i, n in Counter(e["id"] for e in entries if "id" in e).items() if n > 1]
+    if repeated:
+        raise InputError(f"{where}: annotation id {repeated[0]} is used twice. Give each annotation an id of its own.")
+    crowd = np.fromiter((bool(e.get("iscrowd", 0)) for e in entries), dtype=bool, count=len(entries))
+    return image, [e["category_id"] for e in entries], box, crowd
+
+
+def _span(ids: set[int]) -> str:
+    """1..8 for a run of ids, a list otherwise."""
+    low, high = min(ids), max(ids)
+    if high - low + 1 == len(ids) > 1:
+        return f"{low}..{high}"
+    return ", ".join(str(i) for i in sorted(ids)[:12])

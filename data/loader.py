@@ -1,0 +1,165 @@
+"""Samples, the order they come in, and the loaders.
+
+Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): the same pictures whatever the number of workers
+or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers which live
+through all epochs need not be told.
+"""
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.batch import ImageMeta, Sample, collate
+from data.coco import CocoSource
+from data.mosaic import compose
+from data.transforms import AugmentConfig, jitter_colours, letterbox, letterbox_shape
+from errors import InputError
+
+
+class TrainDataset(Dataset):
+    """Augmented samples.
+
+    Args:
+        image_size: side s of the square samples, pixels.
+        mosaic_epochs: mosaic is used in epochs below this.
+    """
+
+    def __init__(self, source: CocoSource, image_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int):
+        self.source = source
+        self.image_size = image_size
+        self.augment = augment
+        self.seed = seed
+        self.mosaic_epochs = mosaic_epochs
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of (epoch, index)."""
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        chosen = [index]
+        if rng.random() < self.augment.mosaic and epoch < self.mosaic_epochs:
+            chosen += rng.integers(len(self.source), size=3).tolist()
+        pictures = [(self.source.image(k), *self.source.objects(k)) for k in chosen]
+        image, boxes, labels = compose(pictures, self.image_size, rng, self.augment)
+        image = jitter_colours(image, rng, self.augment)
+        record = self.source.images[index]
+        meta = ImageMeta(record.id, record.path, record.width, record.height, (1.0, 1.0))
+        return Sample(_tensor(image), torch.from_numpy(boxes), torch.from_numpy(labels), meta)
+
+
+class EvalDataset(Dataset):
+    """Samples as they are, fitted to the network's input; each image is padded on its own."""
+
+    def __init__(self, source: CocoSource, image_size: int):
+        self.source = source
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of one image; boxes in network pixels."""
+        record = self.source.images[index]
+        image, scale = letterbox(self.source.image(index), self.image_size)
+        boxes, labels = self.source.objects(index)
+        boxes = boxes * np.array((*scale, *scale), dtype=np.float64)
+        meta = ImageMeta(record.id, record.path, record.width, record.height, scale)
+        return Sample(_tensor(image), torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels), meta)
+
+
+def _tensor(image: np.ndarray) -> torch.Tensor:
+    """BGR (H, W, 3) -> RGB (3, H, W), uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+
+
+class TrainSampler(Sampler):
+    """This rank's batches of an epoch, as lists of (epoch, index).
+
+    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The last batch
+    is filled from the start of the permutation, so that every batch is full and none depends on the number of ranks.
+
+    Args:
+        batch_size: images over all ranks.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+        if batch_size % world_size:
+            raise InputError(
+                f"train.batch_size: {batch_size} images cannot be shared equally by {world_size} processes. "
+                f"Use {batch_size // world_size * world_size or world_size}."
+            )
+        self.count, self.batch_size, self.seed, self.rank, self.world_size = count, batch_size, seed, rank, world_size
+        self.epoch = self.start = 0
+
+    def set_position(self, epoch: int, batch: int) -> None:
+        """Begin the next iteration at a batch of an epoch."""
+        self.epoch, self.start = epoch, batch
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        order = np.resize(order, len(self) * self.batch_size)
+        share = self.batch_size // self.world_size
+        for batch in range(self.start, len(self)):
+            begin = batch * self.batch_size + self.rank * share
+            yield [(self.epoch, int(k)) for k in order[begin : begin + share]]
+
+
+class EvalSampler(Sampler):
+    """This rank's batches of a data set. Only images of one padded shape share a batch: no result depends on neighbours.
+
+    Args:
+        shapes: (height, width) of each image as the network sees it.
+        batch_size: images, per rank.
+    """
+
+    def __init__(self, shapes: list[tuple[int, int]], batch_size: int, rank: int = 0, world_size: int = 1):
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for index, shape in enumerate(shapes):
+            by_shape.setdefault(shape, []).append(index)
+        batches = []
+        for shape in sorted(by_shape):
+            same = by_shape[shape]
+            batches += [same[k : k + batch_size] for k in range(0, len(same), batch_size)]
+        self.batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def train_loader(
+    source: CocoSource, image_size: int, batch_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int,
+    workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of augmented samples; `.batch_sampler.set_position` says which come next."""
+    dataset = TrainDataset(source, image_size, augment, seed, mosaic_epochs)
+    return _loader(dataset, TrainSampler(len(source), batch_size, seed, rank, world_size), workers, pin_memory)
+
+
+def eval_loader(
+    source: CocoSource, image_size: int, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of every image once, over all ranks."""
+    shapes = [letterbox_shape(r.width, r.height, image_size) for r in source.images]
+    return _loader(EvalDataset(source, image_size), EvalSampler(shapes, batch_size, rank, world_size), workers, pin_memory)
+
+
+def _loader(dataset: Dataset, sampler: Sampler, workers: int, pin_memory: bool) -> DataLoader:
+    return DataLoader(
+        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
+        worker_init_fn=_one_thread, persistent_workers=workers > 0,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """Workers share the cores with each other and with the training process."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
