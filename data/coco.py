@@ -210,7 +210,7 @@ def _fields(
     def complain(k: int, what: str) -> InputError:
         entry = entries[k]
         name = ""
-        if isinstance(entry, dict) and entry.get("image_id") in index_of:
+        if isinstance(entry, dict) and type(entry.get("image_id")) is int and entry["image_id"] in index_of:
             name = f" (image '{Path(records[index_of[entry['image_id']]].path).name}')"
         identity = entry.get("id", f"number {k + 1}") if isinstance(entry, dict) else f"number {k + 1}"
         return InputError(f"{where}: annotation {identity}{name} {what}")
@@ -218,9 +218,9 @@ def _fields(
     for k, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise complain(k, "is not an object. Fix the file.")
-        if entry.get("image_id") not in index_of:
+        if type(entry.get("image_id")) is not int or entry["image_id"] not in index_of:
             raise complain(k, f"belongs to image {entry.get('image_id')!r}, which the file does not list. Fix the file.")
-        if entry.get("category_id") not in declared:
+        if type(entry.get("category_id")) is not int or entry["category_id"] not in declared:
             raise complain(k, f"names category {entry.get('category_id')!r}, but the file declares {_span(declared)}. Fix the "
                               "file, or list the categories to keep in data.classes.")
         box = entry.get("bbox")
@@ -235,7 +235,7 @@ def _fields(
         if bad.any():
             k = int(np.flatnonzero(bad)[0])
             raise complain(k, f"has the bbox {entries[k]['bbox']}. {what}")
-    repeated = [i for i, n in Counter(e["id"] for e in entries if "id" in e).items() if n > 1]
+    repeated = [i for i, n in Counter(e["id"] for e in entries if type(e.get("id")) is int).items() if n > 1]
     if repeated:
         raise InputError(f"{where}: annotation id {repeated[0]} is used twice. Give each annotation an id of its own.")
     crowd = np.fromiter((bool(e.get("iscrowd", 0)) for e in entries), dtype=bool, count=len(entries))
