@@ -14,7 +14,7 @@ demo: $(READY)
 	$(PY) -m data.synthetic --output runs/demo/scenes
 	$(PY) train.py --config configs/demo.toml --output runs/demo/train --resume data.root=runs/demo/scenes
 	$(PY) test.py --checkpoint runs/demo/train/best.pt --split test --output runs/demo/test
-	$(PY) predict.py --checkpoint runs/demo/train/best.pt --source runs/demo/scenes/images --output runs/demo/predict
+	$(PY) predict.py --checkpoint runs/demo/train/best.pt --source runs/demo/scenes/images/test --output runs/demo/predict
 	@echo "Look at runs/demo/predict/pictures and runs/demo/train/pictures; tensorboard --logdir runs/demo/train"
 
 test: $(READY)

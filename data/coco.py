@@ -1,13 +1,15 @@
 """A COCO JSON file and its folder of images, read once into flat arrays.
 
-What cannot be true is an error that names the entry; what cannot be learned (boxes outside the image, without area, crowds)
-is left out in training, and counted. Annotations for testing are never changed: the evaluator reads the file itself.
+What cannot be true is an error that names the entry; what cannot be learned (boxes outside the image, without area,
+crowds) is left out in training, and counted. Annotations for testing are never changed: the evaluator reads the file
+itself.
 """
 import difflib
 import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ import cv2
 import numpy as np
 
 from errors import InputError
+
+FARTHEST = 1e9      # pixels; a coordinate beyond this is a mistake, and would not survive float32
 
 
 class ImageRecord(NamedTuple):
@@ -45,11 +49,17 @@ class CocoSource:
         return len(self.images)
 
     def image(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 BGR."""
+        """(H, W, 3) uint8 BGR. The only place where pixels are read."""
         record = self.images[index]
-        image = cv2.imread(record.path, cv2.IMREAD_COLOR)
+        try:
+            content = Path(record.path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{record.path}: cannot be read ({error.strerror}). Restore the file.") from None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
         if image is None:
             raise InputError(f"{record.path}: cannot be decoded as an image. Replace the file.")
+        if _is_cut_short(content):
+            raise InputError(f"{record.path}: is cut short: the JPEG data has no end. Replace the file.")
         if image.shape[:2] != (record.height, record.width):
             raise InputError(
                 f"{record.path}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say {record.width} x "
@@ -71,6 +81,14 @@ class CocoSource:
         for what, count in self.changes.items():
             line += f"; {count:,} {what}"
         return line
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Whether a JPEG ends within its last scan. OpenCV decodes such a file to a picture that is grey from there on."""
+    if not content.startswith(b"\xff\xd8"):
+        return False
+    end = content.rfind(b"\xff\xd9")
+    return end < 0 or content.find(b"\xff\xda", end) >= 0     # only a thumbnail's end: the scan comes after it
 
 
 def load_coco(
@@ -129,13 +147,17 @@ def _read_json(path: Path, key: str) -> object:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{key}: {path} does not exist. Set data.root to the data set's folder and {key} to a file in it.") from None
+        raise InputError(
+            f"{key}: {path} does not exist. Set data.root to the data set's folder and {key} to a file in it."
+        ) from None
     except IsADirectoryError:
         raise InputError(f"{key}: {path} is a folder. Name a COCO JSON file.") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{key}: {path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{key}: {path}: cannot be read ({error}).") from None
+        raise InputError(
+            f"{key}: {path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}. Replace the file."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:      # ValueError: not text, or a number of thousands of digits
+        raise InputError(f"{key}: {path}: cannot be read ({error}). Replace the file.") from None
 
 
 def _categories(
@@ -155,6 +177,8 @@ def _categories(
     if not by_name:
         raise InputError(f"{where}: declares no category. Add the classes to 'categories'.")
     for name in classes:
+        if classes.count(name) > 1:
+            raise InputError(f"data.classes: lists '{name}' twice. Remove one: each name stands for one label.")
         if name not in by_name:
             close = difflib.get_close_matches(name, by_name, n=1)
             hint = f"Did you mean '{close[0]}'?" if close else f"It declares {', '.join(by_name)}."
@@ -174,12 +198,12 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}: image {entry['id']} has no 'file_name'. Add it.")
         if not all(type(v) is int and v > 0 for v in size):
-            raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give its width "
-                             "and height in pixels.")
+            raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give its "
+                             "width and height in pixels.")
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts:
-            raise InputError(f"{where}: image {entry['id']} has the file name '{name}', which leaves the image folder. Use names "
-                             "relative to data.images.")
+            raise InputError(f"{where}: image {entry['id']} has the file name '{name}', which leaves the image folder. "
+                             "Use names relative to data.images.")
         records.append(ImageRecord(entry["id"], str(folder / name), *size))
     repeated = [i for i, n in Counter(r.id for r in records).items() if n > 1]
     if repeated:
@@ -193,53 +217,70 @@ def _check_files(records: list[ImageRecord], folder: Path, where: str) -> None:
     """One scan of the folder instead of a look at each file."""
     if not folder.is_dir():
         raise InputError(f"data.images: {folder} is not a folder. Name the folder of the images, relative to data.root.")
-    present = {os.path.normpath(os.path.join(base, f)) for base, _, files in os.walk(folder, followlinks=True) for f in files}
+    walk = os.walk(folder, followlinks=True)
+    present = {os.path.normpath(os.path.join(base, name)) for base, _, names in walk for name in names}
     if not present:
         raise InputError(f"data.images: {folder} is empty. Unpack the images there, or name another folder.")
     missing = [r.path for r in records if os.path.normpath(r.path) not in present]
     if missing:
         shown = ", ".join(os.path.relpath(p, folder) for p in missing[:5])
-        raise InputError(f"{where}: {len(missing):,} of {len(records):,} images are not in {folder}, such as {shown}. Set "
-                         "data.images to their folder.")
+        raise InputError(f"{where}: {len(missing):,} of {len(records):,} images are not in {folder}, such as {shown}. "
+                         "Set data.images to their folder.")
 
 
 def _fields(
     entries: list[dict], index_of: dict[int, int], declared: set[int], records: list[ImageRecord], where: str
 ) -> tuple[np.ndarray, list[int], np.ndarray, np.ndarray]:
-    """Image index (N,), category id (N), box xywh (N, 4) float64 and crowd flag (N,) of all annotations."""
-    def complain(k: int, what: str) -> InputError:
-        entry = entries[k]
-        name = ""
-        if isinstance(entry, dict) and type(entry.get("image_id")) is int and entry["image_id"] in index_of:
-            name = f" (image '{Path(records[index_of[entry['image_id']]].path).name}')"
-        identity = entry.get("id", f"number {k + 1}") if isinstance(entry, dict) else f"number {k + 1}"
-        return InputError(f"{where}: annotation {identity}{name} {what}")
+    """Image index (N,), category id (N), box xywh (N, 4) float64 and crowd flag (N,) of all annotations.
 
+    All are checked at once, in C; only a file that is wrong is walked through, to name the first offender.
+    """
+    try:
+        image, category, boxes = ([e[name] for e in entries] for name in ("image_id", "category_id", "bbox"))
+        sound = (
+            set(map(type, chain(image, category))) <= {int}
+            and index_of.keys() >= set(image)
+            and declared.issuperset(category)
+            and set(map(type, boxes)) <= {list}
+            and set(map(len, boxes)) <= {4}
+            and set(map(type, chain.from_iterable(boxes))) <= {int, float}
+        )
+        box = np.array(boxes if sound else [], dtype=np.float64).reshape(-1, 4)
+        sound = sound and bool((np.abs(box) < FARTHEST).all() and (box[:, 2:] >= 0).all())
+    except (KeyError, TypeError, OverflowError):        # a field missing, no object at all, an integer beyond float64
+        sound = False
+    if not sound:
+        raise InputError(f"{where}: {_first_offence(entries, index_of, declared, records)}")
+    ids = [e["id"] for e in entries if type(e.get("id")) is int]
+    if len(set(ids)) < len(ids):
+        repeated = Counter(ids).most_common(1)[0][0]
+        raise InputError(f"{where}: annotation id {repeated} is used twice. Give each annotation an id of its own.")
+    crowd = np.fromiter((bool(e.get("iscrowd", 0)) for e in entries), dtype=bool, count=len(entries))
+    return np.fromiter(map(index_of.get, image), dtype=np.int64, count=len(entries)), category, box, crowd
+
+
+def _first_offence(
+    entries: list[dict], index_of: dict[int, int], declared: set[int], records: list[ImageRecord]
+) -> str:
+    """What is wrong with the first annotation that cannot be read, and the way out."""
     for k, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise complain(k, "is not an object. Fix the file.")
-        if type(entry.get("image_id")) is not int or entry["image_id"] not in index_of:
-            raise complain(k, f"belongs to image {entry.get('image_id')!r}, which the file does not list. Fix the file.")
-        if type(entry.get("category_id")) is not int or entry["category_id"] not in declared:
-            raise complain(k, f"names category {entry.get('category_id')!r}, but the file declares {_span(declared)}. Fix the "
-                              "file, or list the categories to keep in data.classes.")
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or any(type(v) not in (int, float) for v in box):
-            raise complain(k, f"has the bbox {box!r}. It must be four finite numbers: x, y, width, height.")
-    image = np.fromiter((index_of[e["image_id"]] for e in entries), dtype=np.int64, count=len(entries))
-    box = np.array([e["bbox"] for e in entries], dtype=np.float64).reshape(-1, 4)
-    for bad, what in (
-        (~np.isfinite(box).all(1), "It must be four finite numbers: x, y, width, height."),
-        ((box[:, 2:] < 0).any(1), "Its width and height must not be negative: the format is x, y, width, height."),
-    ):
-        if bad.any():
-            k = int(np.flatnonzero(bad)[0])
-            raise complain(k, f"has the bbox {entries[k]['bbox']}. {what}")
-    repeated = [i for i, n in Counter(e["id"] for e in entries if type(e.get("id")) is int).items() if n > 1]
-    if repeated:
-        raise InputError(f"{where}: annotation id {repeated[0]} is used twice. Give each annotation an id of its own.")
-    crowd = np.fromiter((bool(e.get("iscrowd", 0)) for e in entries), dtype=bool, count=len(entries))
-    return image, [e["category_id"] for e in entries], box, crowd
+            return f"annotation number {k + 1} is not an object. Fix the file."
+        name, image = f"annotation {entry.get('id', f'number {k + 1}')}", entry.get("image_id")
+        if type(image) is not int or image not in index_of:
+            return f"{name} belongs to image {image!r}, which the file does not list. Fix the file."
+        name += f" (image '{Path(records[index_of[image]].path).name}')"
+        category, box = entry.get("category_id"), entry.get("bbox")
+        if type(category) is not int or category not in declared:
+            return (f"{name} names category {category!r}, but the file declares {_span(declared)}. Fix the file, or "
+                    "list the categories to keep in data.classes.")
+        numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
+        if not numbers or not all(abs(v) < FARTHEST for v in box):
+            return f"{name} has the bbox {str(box):.80}. It must be four finite numbers: x, y, width, height. Fix the file."
+        if box[2] < 0 or box[3] < 0:
+            return (f"{name} has the bbox {box}. Its width and height must not be negative: the format is x, y, width, "
+                    "height. Fix the file.")
+    raise AssertionError("called for annotations that are sound")
 
 
 def _span(ids: set[int]) -> str:

@@ -1,9 +1,10 @@
 """Samples, the order they come in, and the loaders.
 
-Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): the same pictures whatever the number of workers
-or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers which live
-through all epochs need not be told.
+Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): the same pictures whatever the number of
+workers or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers
+which live through all epochs need not be told.
 """
+import signal
 from collections.abc import Iterator
 
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.batch import ImageMeta, Sample, collate
+from data.batch import Batch, ImageMeta, Sample, collate
 from data.coco import CocoSource
 from data.mosaic import compose
 from data.transforms import AugmentConfig, jitter_colours, letterbox, letterbox_shape
@@ -76,8 +77,8 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 class TrainSampler(Sampler):
     """This rank's batches of an epoch, as lists of (epoch, index).
 
-    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The last batch
-    is filled from the start of the permutation, so that every batch is full and none depends on the number of ranks.
+    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The last
+    batch is filled from the start of the permutation, so that every batch is full and none depends on the number of ranks.
 
     Args:
         batch_size: images over all ranks.
@@ -96,9 +97,13 @@ class TrainSampler(Sampler):
         """Begin the next iteration at a batch of an epoch."""
         self.epoch, self.start = epoch, batch
 
-    def __len__(self) -> int:
-        """Batches in a whole epoch."""
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in a whole epoch, wherever the next iteration begins."""
         return -(-self.count // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
@@ -110,7 +115,7 @@ class TrainSampler(Sampler):
 
 
 class EvalSampler(Sampler):
-    """This rank's batches of a data set. Only images of one padded shape share a batch: no result depends on neighbours.
+    """This rank's batches of a data set. Only images of one padded shape share one: no result depends on neighbours.
 
     Args:
         shapes: (height, width) of each image as the network sees it.
@@ -149,17 +154,34 @@ def eval_loader(
 ) -> DataLoader:
     """Batches of every image once, over all ranks."""
     shapes = [letterbox_shape(r.width, r.height, image_size) for r in source.images]
-    return _loader(EvalDataset(source, image_size), EvalSampler(shapes, batch_size, rank, world_size), workers, pin_memory)
+    sampler = EvalSampler(shapes, batch_size, rank, world_size)
+    return _loader(EvalDataset(source, image_size), sampler, workers, pin_memory)
+
+
+class _Loader(DataLoader):
+    """A DataLoader whose InputError is one line, from a worker as from this process."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from super().__iter__()
+        except InputError as error:     # torch puts a worker's traceback before the message, all in one text
+            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
 def _loader(dataset: Dataset, sampler: Sampler, workers: int, pin_memory: bool) -> DataLoader:
-    return DataLoader(
+    return _Loader(
         dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
-        worker_init_fn=_one_thread, persistent_workers=workers > 0,
+        worker_init_fn=_start_worker, persistent_workers=workers > 0,
     )
 
 
-def _one_thread(worker: int) -> None:
-    """Workers share the cores with each other and with the training process."""
+def _start_worker(worker: int) -> None:
+    """One thread, as workers share the cores; and deaf to the signals that ask the run to stop.
+
+    Ctrl-C and schedulers signal the whole process group. The training process decides what happens then, and still needs its
+    batches to reach the next optimizer step; when it goes, its workers notice and go too.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -27,7 +27,8 @@ def place_in_mosaic(sizes: list[tuple[int, int]], side: int, centre: np.ndarray)
 
 
 def compose(
-    pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]], side: int, rng: np.random.Generator, config: AugmentConfig
+    pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]], side: int, rng: np.random.Generator,
+    config: AugmentConfig,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One training picture from one or four (image BGR, boxes (n, 4), labels (n,)).
 

@@ -70,7 +70,8 @@ def warp_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> No
     height, width = picture.shape[:2]
     zoom = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     if zoom < 0.5:      # linear interpolation would skip pixels: average them first
-        small = cv2.resize(picture, (max(round(width * zoom), 1), max(round(height * zoom), 1)), interpolation=cv2.INTER_AREA)
+        size = max(round(width * zoom), 1), max(round(height * zoom), 1)
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         matrix = matrix @ np.diag((width / small.shape[1], height / small.shape[0], 1.0))
         picture, (height, width) = small, small.shape[:2]
     corners = matrix[:2] @ np.array(((0, width, 0, width), (0, 0, height, height), (1, 1, 1, 1)))

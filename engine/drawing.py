@@ -69,29 +69,29 @@ def legend(labels: Sequence[int], class_names: Sequence[str], width: int) -> np.
     return strip
 
 
-def draw_cells(image: np.ndarray, boxes: np.ndarray, points: Sequence[np.ndarray], zoom: int = 2) -> np.ndarray:
-    """Which cells learn something, level by level, side by side; boxes without any cell on any level in red.
+def draw_cells(image: np.ndarray, boxes: np.ndarray, cells: Sequence[np.ndarray], zoom: int = 2) -> list[np.ndarray]:
+    """Which cells learn something: one picture for each level, with the boxes that have no cell on any level in red.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (n, 4) xyxy pixels.
-        points: one (k, 3) array for each level: x, y in pixels and the index of the object.
+        cells: one (k, 3) array for each level: x, y in pixels and the index of the object.
     Returns:
-        (H * zoom, L * W * zoom + gaps, 3) uint8 RGB.
+        One (H * zoom, W * zoom, 3) uint8 RGB picture for each level; boxes without a cell on that level are grey.
     """
-    learned = {int(i) for level in points for i in level[:, 2]}
+    learned = {int(i) for level in cells for i in level[:, 2]}
     panels = []
-    for level in points:
-        panel = np.ascontiguousarray(np.repeat(np.repeat((image * 0.6).astype(np.uint8), zoom, 0), zoom, 1))
+    for level in cells:
+        panel = np.ascontiguousarray(np.repeat(np.repeat((image * 0.7).astype(np.uint8), zoom, 0), zoom, 1))
         here = {int(i) for i in level[:, 2]}
         for k, box in enumerate(boxes):
-            tint = MISSED if k not in learned else (255, 255, 255) if k in here else (120, 120, 120)
+            tint = MISSED if k not in learned else (255, 255, 255) if k in here else (110, 110, 110)
             corner = np.round(box * zoom).astype(int).tolist()
             cv2.rectangle(panel, tuple(corner[:2]), tuple(corner[2:]), tint, 1)
         for x, y, k in level:
-            cv2.circle(panel, (int(x * zoom), int(y * zoom)), 2, colour(int(k)), -1, cv2.LINE_AA)
+            cv2.circle(panel, (int(x * zoom), int(y * zoom)), 2, colour(int(k) + 1), -1, cv2.LINE_AA)
         panels.append(panel)
-    return side_by_side(panels)
+    return panels
 
 
 def side_by_side(pictures: Sequence[np.ndarray], captions: Sequence[str] = ()) -> np.ndarray:

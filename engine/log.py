@@ -26,7 +26,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, first_epoch: int = 0, first_step: int = 0):
-        from torch.utils.tensorboard import SummaryWriter       # takes seconds to import: only where it is used
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import: only where it is used
 
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,15 +21,21 @@ def training_batch(batch: Batch, class_names: tuple[str, ...], count: int = 4) -
 
 
 def assigned_cells(batch: Batch, head: HeadOutput, assignment: Assignment) -> np.ndarray:
-    """Which cells of each level learn the objects of the first image."""
-    boxes, _ = _targets(batch, 0)
-    mine = (assignment.image_index == 0).cpu().numpy()
+    """Which cells of each level learn the objects of the image that holds most."""
+    counts = torch.bincount(batch.targets.image_index, minlength=len(batch.images)).cpu()
+    k = int(counts.argmax())
+    first = int(counts[:k].sum())                                   # objects are listed image by image
+    boxes, _ = _targets(batch, k)
+    mine = (assignment.image_index == k).cpu().numpy()
     anchor = assignment.anchor_index.cpu().numpy()[mine]
-    target = assignment.target_index.cpu().numpy()[mine]            # image 0's objects come first in the batch
+    target = assignment.target_index.cpu().numpy()[mine] - first
     points = head.anchors.points.cpu().numpy()[anchor]
     stride = head.anchors.strides.cpu().numpy()[anchor]
-    levels = [np.concatenate((points, target[:, None]), 1)[stride == s] for _, _, s in head.anchors.levels]
-    return draw_cells(_rgb(batch, 0), boxes, levels, zoom=_zoom(batch))
+    cells = [np.concatenate((points, target[:, None]), 1)[stride == s] for _, _, s in head.anchors.levels]
+    names = [f"stride {s}: {len(c)} cells" for (_, _, s), c in zip(head.anchors.levels, cells, strict=True)]
+    without = len(boxes) - len(set(target.tolist()))
+    names[0] += f" | {len(boxes)} objects, {without} without a cell (red)"
+    return side_by_side(draw_cells(_rgb(batch, k), boxes, cells, zoom=_zoom(batch)), names)
 
 
 @torch.no_grad()

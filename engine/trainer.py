@@ -48,7 +48,7 @@ class Trainer:
             raise InputError("train.amp: fp16 needs a GPU. Use train.amp=bf16 or train.amp=off on a CPU.")
         last = folder / "last.pt"
         if last.exists() and not resume:
-            raise InputError(f"{folder}: holds a run already (last.pt). Add --resume to go on with it, or name another --output.")
+            raise InputError(f"{folder}: holds a run already (last.pt). Add --resume to go on, or name another --output.")
         saved = checkpoint.load(last) if last.exists() else None
         if saved:
             _check_same_config(saved["config"], config.to_dict(), last)
@@ -95,7 +95,7 @@ class Trainer:
                 if not finished:
                     self._save_last()
                     if self.log:
-                        print(f"\nstopped by {self.stop.name or 'a peer'}; saved {self.folder / 'last.pt'}: go on with --resume")
+                        print(f"\nstopped by {self.stop.name or 'a peer'} and saved in {self.folder}: go on with --resume")
                         self.log.close()
                     return EXIT_STOPPED
                 self._end_epoch(time.perf_counter() - started)
@@ -319,5 +319,5 @@ def _check_same_config(saved: dict, current: dict, path: Path) -> None:
             if before != value and key not in MAY_DIFFER_ON_RESUME:
                 differing.append(f"{key} (was {before!r}, now {value!r})")
     if differing:
-        raise InputError(f"{path}: was written with other settings: {', '.join(differing)}. Resume with the same, or name another "
-                         "--output.")
+        raise InputError(f"{path}: was written with other settings: {', '.join(differing)}. Resume with the same, or name "
+                         "another --output.")
