@@ -55,11 +55,10 @@ class CocoSource:
             content = Path(record.path).read_bytes()
         except OSError as error:
             raise InputError(f"{record.path}: cannot be read ({error.strerror}). Restore the file.") from None
+        # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
         if image is None:
-            raise InputError(f"{record.path}: cannot be decoded as an image. Replace the file.")
-        if _is_cut_short(content):
-            raise InputError(f"{record.path}: is cut short: the JPEG data has no end. Replace the file.")
+            raise InputError(f"{record.path}: cannot be decoded as an image, or is cut short. Replace the file.")
         if image.shape[:2] != (record.height, record.width):
             raise InputError(
                 f"{record.path}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say {record.width} x "
@@ -81,14 +80,6 @@ class CocoSource:
         for what, count in self.changes.items():
             line += f"; {count:,} {what}"
         return line
-
-
-def _is_cut_short(content: bytes) -> bool:
-    """Whether a JPEG ends within its last scan. OpenCV decodes such a file to a picture that is grey from there on."""
-    if not content.startswith(b"\xff\xd8"):
-        return False
-    end = content.rfind(b"\xff\xd9")
-    return end < 0 or content.find(b"\xff\xda", end) >= 0     # only a thumbnail's end: the scan comes after it
 
 
 def load_coco(
@@ -156,7 +147,7 @@ def _read_json(path: Path, key: str) -> object:
         raise InputError(
             f"{key}: {path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}. Replace the file."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:      # ValueError: not text, or a number of thousands of digits
+    except (OSError, ValueError, RecursionError) as error:      # ValueError: not text, or thousands of digits
         raise InputError(f"{key}: {path}: cannot be read ({error}). Replace the file.") from None
 
 
@@ -198,8 +189,8 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}: image {entry['id']} has no 'file_name'. Add it.")
         if not all(type(v) is int and v > 0 for v in size):
-            raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give its "
-                             "width and height in pixels.")
+            raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give "
+                             "its width and height in pixels.")
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts:
             raise InputError(f"{where}: image {entry['id']} has the file name '{name}', which leaves the image folder. "
@@ -216,7 +207,7 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
 def _check_files(records: list[ImageRecord], folder: Path, where: str) -> None:
     """One scan of the folder instead of a look at each file."""
     if not folder.is_dir():
-        raise InputError(f"data.images: {folder} is not a folder. Name the folder of the images, relative to data.root.")
+        raise InputError(f"data.images: {folder} is not a folder. Name the images' folder, relative to data.root.")
     walk = os.walk(folder, followlinks=True)
     present = {os.path.normpath(os.path.join(base, name)) for base, _, names in walk for name in names}
     if not present:
@@ -276,7 +267,8 @@ def _first_offence(
                     "list the categories to keep in data.classes.")
         numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
         if not numbers or not all(abs(v) < FARTHEST for v in box):
-            return f"{name} has the bbox {str(box):.80}. It must be four finite numbers: x, y, width, height. Fix the file."
+            return (f"{name} has the bbox {repr(box)[:80]}. It must be four finite numbers: x, y, width, height. "
+                    "Fix the file.")
         if box[2] < 0 or box[3] < 0:
             return (f"{name} has the bbox {box}. Its width and height must not be negative: the format is x, y, width, "
                     "height. Fix the file.")

@@ -4,7 +4,9 @@ Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): t
 workers or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers
 which live through all epochs need not be told.
 """
+import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import cv2
@@ -77,8 +79,9 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 class TrainSampler(Sampler):
     """This rank's batches of an epoch, as lists of (epoch, index).
 
-    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The last
-    batch is filled from the start of the permutation, so that every batch is full and none depends on the number of ranks.
+    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The
+    last batch is filled from the start of the permutation, so that every batch is full and none depends on the number
+    of ranks.
 
     Args:
         batch_size: images over all ranks.
@@ -178,10 +181,24 @@ def _loader(dataset: Dataset, sampler: Sampler, workers: int, pin_memory: bool) 
 def _start_worker(worker: int) -> None:
     """One thread, as workers share the cores; and deaf to the signals that ask the run to stop.
 
-    Ctrl-C and schedulers signal the whole process group. The training process decides what happens then, and still needs its
-    batches to reach the next optimizer step; when it goes, its workers notice and go too.
+    Ctrl-C and schedulers signal the whole process group. The training process decides what happens then, and still
+    needs its batches to reach the next optimizer step.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):      # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _obey_parent() -> None:
+    """End the worker on SIGTERM from its parent, and from no one else.
+
+    At its exit Python sends SIGTERM to its children and waits for them: a worker that ignored it would keep a run that
+    crashed from ever ending.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -203,8 +203,8 @@ def industry(canvas: Canvas) -> None:
         for row in range(rows):
             for column in range(columns):
                 if rng.random() < 0.9:
-                    canvas.place(TANK, np.array((column * step, row * step)) @ turn + corner, 0.0, typical * rng.normal(1, 0.08),
-                                 gap=0.8)
+                    spot = np.array((column * step, row * step)) @ turn + corner
+                    canvas.place(TANK, spot, 0.0, typical * rng.normal(1, 0.08), gap=0.8)
     for _ in range(9):
         canvas.building(rng.uniform(0, size, 2), rng.uniform(20, 60), rng.uniform(14, 30), angle, rng.uniform(3, 8))
     if rng.random() < 0.6:

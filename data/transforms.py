@@ -1,7 +1,7 @@
 """Augmentation of boxes and pixels by one matrix, and the letterbox of evaluation.
 
-Coordinates are continuous: pixel i covers [i, i + 1], so a box and what it encloses move alike. OpenCV counts from pixel
-centres instead; `_to_pixel_centres` is the only place that knows.
+Coordinates are continuous: pixel i covers [i, i + 1], so a box and what it encloses move alike. OpenCV counts from
+pixel centres instead; `_to_pixel_centres` is the only place that knows.
 
 Shapes: H W pixels of a picture, s side of the network's input, n objects.
 """
@@ -47,7 +47,7 @@ def fit_matrix(width: int, height: int, side: int) -> np.ndarray:
 
 
 def random_affine(rng: np.random.Generator, config: AugmentConfig, canvas: float, side: int) -> np.ndarray:
-    """(3, 3) matrix from a virtual square canvas to the output: rotate, zoom and shear about its centre, shift, flip."""
+    """(3, 3) matrix from a virtual square canvas to the output: rotate, zoom, shear about its centre, shift, flip."""
     angle = np.deg2rad(rng.uniform(-config.degrees, config.degrees))
     zoom = rng.uniform(1 - config.scale, 1 + config.scale)
     shear = np.tan(np.deg2rad(rng.uniform(-config.shear, config.shear, 2)))

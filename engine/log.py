@@ -8,11 +8,9 @@ import cv2
 import numpy as np
 import torch
 import torchvision
-from torch.utils.flop_counter import FlopCounterMode
 
 from engine.checkpoint import code_revision
 from engine.drawing import write_picture
-from models import ModelConfig, build_model
 
 
 class RunLog:
@@ -80,16 +78,6 @@ def _flatten(record: dict, prefix: str = "") -> list[tuple[str, object]]:
         else:
             flat.append((prefix + name, value))
     return flat
-
-
-def count_gflops(config: ModelConfig, image_size: int) -> float:
-    """10^9 floating-point operations of one forward pass in evaluation, a multiply-add counted as two."""
-    with torch.device("meta"):
-        model = build_model(config).eval()
-        image = torch.zeros(1, 3, image_size, image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return counter.get_total_flops() / 1e9
 
 
 def versions() -> dict[str, str]:

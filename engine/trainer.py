@@ -17,13 +17,14 @@ from engine.datasets import TrainingData, score
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
-from engine.log import RunLog, count_gflops, versions, write_json
+from engine.log import RunLog, versions, write_json
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
 from engine.signals import EXIT_STOPPED, StopRequest
 from errors import InputError
 from losses import Criterion, TaskAlignedAssigner
 from losses.criterion import predicted_boxes
 from models import build_model
+from models.rs_tinynet import count_gflops
 from models.weights import load_partial
 
 AMP_TYPES = {"off": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

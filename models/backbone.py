@@ -16,6 +16,13 @@ class Pyramid(NamedTuple):
     p5: Tensor
 
 
+class Features(NamedTuple):
+    """What a backbone gives: the pyramid that the neck reads and, with ARB, the auxiliary column's."""
+
+    main: Pyramid
+    auxiliary: Pyramid | None
+
+
 class Stages(nn.Module):
     """The nine layers shared by every backbone here: `down[k]` halves the resolution to stride 2^(k+1), `mix[k]` follows.
 
@@ -39,6 +46,14 @@ class Stages(nn.Module):
         for before, after, how in zip(self.down_widths[1:], self.widths, (shallow, shallow, deep, deep), strict=True):
             self.mix.append(C3k2(before, after, depth, **how))
 
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in 0..1, H and W multiples of 32 -> maps at strides 2, 4, 8, 16 and 32."""
+        levels, x = [], images
+        for down, mix in zip(self.down, self.mix, strict=True):
+            x = mix(down(x))
+            levels.append(x)
+        return levels
+
 
 class Backbone(nn.Module):
     """Image -> P2, P3, P4, P5."""
@@ -50,11 +65,8 @@ class Backbone(nn.Module):
         self.sppf = SPPF(self.widths[3], self.widths[3])
         self.attention = C2PSA(self.widths[3], scale.blocks(2))
 
-    def forward(self, images: Tensor) -> Pyramid:
-        """(B, 3, H, W) in 0..1, H and W multiples of 32 -> the pyramid that the neck reads."""
-        levels, x = [], images
-        for down, mix in zip(self.stages.down, self.stages.mix, strict=True):
-            x = mix(down(x))
-            levels.append(x)
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) -> Features without an auxiliary pyramid."""
+        levels = self.stages(images)
         levels[-1] = self.attention(self.sppf(levels[-1]))
-        return Pyramid(*levels[1:])
+        return Features(Pyramid(*levels[1:]), None)

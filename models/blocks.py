@@ -11,20 +11,29 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Conv(nn.Module):
-    """Convolution without bias + BatchNorm + SiLU; "same" padding.
+    """Convolution + BatchNorm + SiLU; "same" padding.
 
     Args:
         groups: as in nn.Conv2d; `groups=in_channels` makes it depthwise.
+        padding: None: half the kernel, so that stride 1 keeps the size.
+        bias: give the convolution a bias, which the BatchNorm behind it makes redundant; only PFDH's count asks for it.
         act: False leaves the SiLU out.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
+        padding: int | None = None,
+        bias: bool = False,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
         self.act = nn.SiLU(inplace=True) if act else nn.Identity()
 

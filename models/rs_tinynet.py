@@ -1,91 +1,69 @@
-"""RS-TinyNet, wired from its parts: backbone -> neck -> head. With every switch off it is YOLO11."""
-from dataclasses import dataclass
-from typing import NamedTuple
+"""The variants of the paper's Table III and what each costs. The network itself is wired in models/network.py.
 
-from torch import Tensor, nn
+    python -m models.rs_tinynet --table      parameters beside the paper's, and operations
+"""
+import argparse
 
-from errors import InputError
-from models.backbone import Backbone
-from models.blocks import Conv
-from models.head import Detect, HeadOutput
-from models.neck import Neck
-from models.scaling import SCALES
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from models.network import ModelConfig, RSTinyNet, build_model
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which network to build; the switches are the columns of the paper's Table III."""
+__all__ = ["ROWS", "ModelConfig", "RSTinyNet", "build_model", "count_gflops", "table"]
 
-    scale: str = "m"            # n, s, m, l or x
-    num_classes: int = 8
-    mdca: bool = False          # multi-dimensional collaborative attention on the stride-4 level
-    arb: bool = False           # auxiliary reversible branch
-    pfdh: bool = False          # progressive fusion detection head
-    p2: bool | None = None      # the stride-4 level; None: on when mdca or pfdh is on
-    mdca_kernel: int = 3        # channels that MDCA's 1-D convolutions see; odd
-    pfdh_width: int = 256       # output width of PFDH at scale m
-
-    def __post_init__(self):
-        if self.scale not in SCALES:
-            raise InputError(f"model.scale: '{self.scale}' is not a scale. Use one of {', '.join(SCALES)}.")
-        if self.num_classes < 1:
-            raise InputError(f"model.num_classes: {self.num_classes} is not a number of classes. Use 1 or more.")
-        for name in ("mdca", "arb", "pfdh"):
-            if getattr(self, name):
-                raise InputError(f"model.{name}: this module is not built yet. Set model.{name}=false.")
-
-    @property
-    def has_p2(self) -> bool:
-        """Whether the network has the stride-4 level."""
-        return self.p2 if self.p2 is not None else self.mdca or self.pfdh
+# Table III of the paper, row by row: what is switched on, with the widths that its counts reveal (docs/decisions.md), and the
+# parameters that it prints. YOLO11m + P2 is not in the paper: it tells what the stride-4 level alone costs.
+ROWS = (
+    ("YOLO11m", ModelConfig(), 20_059_176),
+    ("YOLO11m + P2", ModelConfig(p2=True), None),
+    ("MDCA", ModelConfig(mdca=True), 20_553_992),
+    ("ARB", ModelConfig(arb=True), 30_294_440),
+    ("PFDH", ModelConfig(pfdh=True, pfdh_width=64), 21_339_925),
+    ("MDCA + ARB", ModelConfig(mdca=True, arb=True, mdca_kernel=1), 30_789_252),
+    ("ARB + PFDH", ModelConfig(arb=True, pfdh=True), 32_159_637),
+    ("MDCA + PFDH", ModelConfig(mdca=True, pfdh=True), 22_059_206),
+    ("MDCA + ARB + PFDH", ModelConfig(mdca=True, arb=True, pfdh=True, mdca_kernel=1), 32_159_657),
+)
+FOOTNOTE = """\
+* The paper prints 22,059,206, which is even. PFDH holds 2 x 2 + 3 x 3 + 4 x 4 = 29 biases that weigh inputs, and everything else
+  comes in even numbers, so that a network with PFDH has an odd count, as in the other three rows: no choice of widths gives the
+  paper's number. Built like its neighbours, the row has 21,924,397."""
 
 
-class DetectorOutput(NamedTuple):
-    """The main head's output and, in training with ARB, the auxiliary head's."""
-
-    main: HeadOutput
-    auxiliary: HeadOutput | None
-
-
-class RSTinyNet(nn.Module):
-    """A detector of four concepts: backbone, neck, head, and an auxiliary head that only training sees."""
-
-    def __init__(self, config: ModelConfig, backbone: nn.Module, neck: nn.Module, head: Detect):
-        super().__init__()
-        self.config = config
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
-        self.auxiliary_head: Detect | None = None
-
-    def forward(self, images: Tensor) -> DetectorOutput:
-        """Images (B, 3, H, W), RGB, floating point in 0..1, H and W multiples of 32.
-
-        Raises:
-            ValueError: H or W does not divide by 32; the caller pads.
-        """
-        if images.shape[-1] % 32 or images.shape[-2] % 32:
-            raise ValueError(f"images are {images.shape[-1]} x {images.shape[-2]} px: pad both sides to multiples of 32")
-        return DetectorOutput(self.head(self.neck(self.backbone(images))), None)
-
-    def reported_parameters(self) -> int:
-        """Parameters as the paper counts them: without the training-only auxiliary head."""
-        auxiliary = self.auxiliary_head.parameters() if self.auxiliary_head is not None else ()
-        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in auxiliary)
-
-    def deploy(self) -> "RSTinyNet":
-        """Drop the auxiliary head, fold every BatchNorm into its convolution and go to evaluation mode, in place."""
-        self.auxiliary_head = None
-        for module in self.modules():
-            if isinstance(module, Conv):
-                module.fold()
-        return self.eval()
+def count_gflops(config: ModelConfig, image_size: int) -> float:
+    """10^9 floating-point operations of one forward pass in evaluation, a multiply-add counted as two."""
+    with torch.device("meta"):
+        model = build_model(config).deploy()
+        image = torch.zeros(1, 3, image_size, image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return counter.get_total_flops() / 1e9
 
 
-def build_model(config: ModelConfig) -> RSTinyNet:
-    """Build the network; its weights are drawn from torch's global generator."""
-    scale = SCALES[config.scale]
-    backbone = Backbone(scale)
-    neck = Neck(scale, backbone.widths, p2=config.has_p2, attention=nn.Identity())
-    strides = (4, 8, 16, 32) if config.has_p2 else (8, 16, 32)
-    return RSTinyNet(config, backbone, neck, Detect(config.num_classes, neck.widths, strides))
+def table(image_size: int = 800) -> str:
+    """The rows as aligned text."""
+    head = f"{'':<19}{'parameters':>12}{'paper':>13}{'difference':>12}{'deployed':>13}{f'GFLOPs at {image_size}':>15}"
+    lines = [head]
+    for name, config, paper in ROWS:
+        with torch.device("meta"):
+            model = build_model(config)
+            ours = model.reported_parameters()
+            deployed = sum(p.numel() for p in model.deploy().parameters())
+        printed = f"{paper:,}" if paper else "-"
+        difference = f"{ours - paper:+,}" if paper and ours != paper else "0" if paper else "-"
+        mark = "*" if paper and ours != paper else " "
+        lines.append(f"{name + mark:<19}{ours:>12,}{printed:>13}{difference:>12}{deployed:>13,}"
+                     f"{count_gflops(config, image_size):>15.1f}")
+    return "\n".join([*lines, FOOTNOTE])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", required=True, help="print the table")
+    parser.parse_args()
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

@@ -90,9 +90,13 @@ def drop(*path):
 
 
 BAD = {
-    "category that no one declared": (spoil("annotations", 3, "category_id", value=7), "annotation 4 .*names category 7.*2, 5"),
+    "category that no one declared": (
+        spoil("annotations", 3, "category_id", value=7), "annotation 4 .*names category 7.*2, 5, 9"),
     "category of a wrong type": (spoil("annotations", 3, "category_id", value=[5]), "annotation 4 .*names category"),
-    "three numbers": (spoil("annotations", 2, "bbox", value=[1, 2, 3]), r"annotation 3 .*bbox \[1, 2, 3\].*four finite"),
+    "three numbers": (
+        spoil("annotations", 2, "bbox", value=[1, 2, 3]), r"annotation 3 .*bbox \[1, 2, 3\].*four finite"),
+    "number beyond float64": (spoil("annotations", 2, "bbox", value=[1, 2, 10**400, 4]), "annotation 3 .*four finite"),
+    "number beyond float32": (spoil("annotations", 2, "bbox", value=[1, 2, 1e39, 4]), "annotation 3 .*four finite"),
     "text in a box": (spoil("annotations", 2, "bbox", value=[1, 2, 3, "4"]), "annotation 3 .*four finite"),
     "NaN in a box": (spoil("annotations", 2, "bbox", value=[1, 2, 3, float("nan")]), "annotation 3 .*four finite"),
     "infinite box": (spoil("annotations", 2, "bbox", value=[1, 2, float("inf"), 4]), "annotation 3 .*four finite"),
@@ -112,7 +116,8 @@ BAD = {
     "image without a name": (drop("images", 0, "file_name"), "image 100 has no 'file_name'"),
     "image without a size": (drop("images", 0, "width"), "image 100 .*size None x"),
     "image of zero size": (spoil("images", 0, "height", value=0), "image 100 .* x 0"),
-    "name that climbs out": (spoil("images", 0, "file_name", value="../secret.png"), r"'\.\./secret\.png', which leaves"),
+    "name that climbs out": (
+        spoil("images", 0, "file_name", value="../secret.png"), r"'\.\./secret\.png', which leaves"),
     "absolute name": (spoil("images", 0, "file_name", value="/etc/passwd"), "'/etc/passwd', which leaves"),
     "windows name that climbs out": (spoil("images", 0, "file_name", value="..\\x.png"), "which leaves"),
     "missing image": (spoil("images", 0, "file_name", value="nowhere.png"), "1 of 12 images are not in .*nowhere.png"),
@@ -158,6 +163,29 @@ def test_bad_folders_are_named(tiny_set, tmp_path):
 def test_an_unknown_class_names_the_nearest(tiny_set):
     with pytest.raises(InputError, match="no category 'gama'. Did you mean 'gamma'"):
         load(tiny_set, classes=("alpha", "gama"))
+
+
+def test_a_class_listed_twice_is_named(tiny_set):
+    with pytest.raises(InputError, match="data.classes: lists 'beta' twice"):
+        load(tiny_set, classes=("beta", "alpha", "beta"))
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5, 0.02, 0])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_an_image_cut_short_is_named(tiny_set, kind, kept):
+    """cv2.imread would make a picture of the JPEG, grey where data are missing."""
+    content = copy.deepcopy(tiny_set.content)
+    content["images"][0]["file_name"] = f"whole.{kind}"
+    path = tiny_set.images / f"whole.{kind}"
+    cv2.imwrite(str(path), cv2.imread(str(tiny_set.images / "000.png")))
+    source = load(tiny_set, content)
+    assert source.image(0).shape[2] == 3
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"a camera's trailer")         # what follows the end does no harm
+    source.image(0)
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(InputError, match=f"whole.{kind}: cannot be decoded"):
+        source.image(0)
 
 
 def test_broken_and_changed_images_are_named(tiny_set):

@@ -1,0 +1,96 @@
+"""Table III: seven counts exact, the eighth out of reach; every variant trains, deploys and keeps its outputs."""
+import itertools
+
+import pytest
+import torch
+
+from errors import InputError
+from models import ModelConfig, build_model, decode
+from models.rs_tinynet import ROWS, table
+
+SWITCHES = [dict(zip(("mdca", "arb", "pfdh"), v, strict=True)) for v in itertools.product((False, True), repeat=3)]
+VARIANTS = [*SWITCHES, dict(arb=False, p2=True), dict(arb=True, p2=True)]       # with mdca or pfdh, p2 is on anyway
+
+
+def test_counts():
+    """The numbers of the paper's Table III, typed from it, and the one that DESIGN could not reach."""
+    expected = {
+        "YOLO11m": 20_059_176, "MDCA": 20_553_992, "ARB": 30_294_440, "PFDH": 21_339_925, "MDCA + ARB": 30_789_252,
+        "ARB + PFDH": 32_159_637, "MDCA + PFDH": 21_924_397, "MDCA + ARB + PFDH": 32_159_657, "YOLO11m + P2": 20_553_968,
+    }
+    with torch.device("meta"):
+        assert {name: build_model(config).reported_parameters() for name, config, _ in ROWS} == expected
+
+
+def test_the_default_of_all_three():
+    with torch.device("meta"):
+        assert build_model(ModelConfig(mdca=True, arb=True, pfdh=True)).reported_parameters() == 32_159_661
+
+
+@pytest.mark.parametrize(("scale", "width"), [("n", 64), ("s", 128), ("m", 256), ("l", 256), ("x", 384)])
+def test_pfdh_width_follows_the_scale(scale, width):
+    with torch.device("meta"):
+        model = build_model(ModelConfig(scale=scale, pfdh=True))
+    assert model.fusion.leave[0].conv.out_channels == width
+
+
+@pytest.mark.parametrize("scale", "nsmlx")
+@pytest.mark.parametrize("switches", VARIANTS, ids=lambda v: "+".join(k for k in v if v[k]) or "yolo11")
+def test_every_variant_is_wired_at_every_scale(scale, switches):
+    with torch.device("meta"):
+        model = build_model(ModelConfig(scale=scale, num_classes=3, **switches)).train()
+        output = model(torch.zeros(2, 3, 64, 96))
+        assert (output.auxiliary is not None) == switches["arb"]
+        cells = sum(6144 // s**2 for s in model.head.strides)
+        assert output.main.class_logits.shape == (2, cells, 3)
+        assert model.eval()(torch.zeros(1, 3, 64, 96)).auxiliary is None
+
+
+def variant(**switches):
+    """A trained-looking model at scale n: statistics set by two batches."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(scale="n", num_classes=3, **switches)).double().train()
+    with torch.no_grad():
+        for _ in range(2):
+            model(torch.rand(2, 3, 64, 64, dtype=torch.float64))
+    return model
+
+
+@pytest.mark.parametrize("switches", VARIANTS, ids=lambda v: "+".join(k for k in v if v[k]) or "yolo11")
+def test_every_parameter_gets_a_gradient(switches):
+    model = variant(**switches)
+    output = model(torch.rand(2, 3, 64, 64, dtype=torch.float64))
+    heads = [h for h in output if h is not None]
+    sum(h.box_logits.square().mean() + h.class_logits.square().mean() for h in heads).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)]
+    assert without == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("switches", VARIANTS, ids=lambda v: "+".join(k for k in v if v[k]) or "yolo11")
+def test_deploying_keeps_the_outputs(switches):
+    model = variant(**switches).eval()
+    images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    reported = model.reported_parameters()
+    before = decode(model(images).main)
+    deployed = model.deploy()
+    assert deployed.auxiliary_head is None
+    assert sum(p.numel() for p in deployed.parameters()) < reported
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in deployed.modules())
+    for a, b in zip(before, decode(deployed(images).main), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_contradictions_are_named():
+    with pytest.raises(InputError, match="model.p2: false, but model.mdca"):
+        ModelConfig(mdca=True, p2=False)
+    with pytest.raises(InputError, match="model.scale: 'z'.*n, s, m, l, x"):
+        ModelConfig(scale="z")
+
+
+def test_the_table_is_aligned():
+    lines = table(64).splitlines()
+    rows = lines[1 : 1 + len(ROWS)]
+    assert len({len(row) for row in rows}) == 1
+    assert sum("*" in row for row in rows) == 1
+    assert "-134,809" in next(row for row in rows if "*" in row)
