@@ -30,6 +30,19 @@ class ImageRecord(NamedTuple):
     height: int
 
 
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR. The only place where pixels are read."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
+    # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file.")
+    return image
+
+
 @dataclass
 class CocoSource:
     """Images and their objects. Label k means category_ids[k], named class_names[k].
@@ -49,16 +62,9 @@ class CocoSource:
         return len(self.images)
 
     def image(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 BGR. The only place where pixels are read."""
+        """(H, W, 3) uint8 BGR."""
         record = self.images[index]
-        try:
-            content = Path(record.path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{record.path}: cannot be read ({error.strerror}). Restore the file.") from None
-        # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-        if image is None:
-            raise InputError(f"{record.path}: cannot be decoded as an image, or is cut short. Replace the file.")
+        image = read_image(record.path)
         if image.shape[:2] != (record.height, record.width):
             raise InputError(
                 f"{record.path}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say {record.width} x "

@@ -1,13 +1,13 @@
 """What predict.py does: detect on images of any folder, draw them, and write COCO results."""
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from data import Batch, Targets
 from data.batch import ImageMeta
+from data.coco import read_image
 from data.transforms import letterbox
 from engine import checkpoint
 from engine import config as configs
@@ -43,7 +43,7 @@ def predict(path: Path, source: Path, output: Path, conf: float, overrides: list
     }
     base = source if source.is_dir() else source.parent
     for number, file in enumerate(tqdm(images, desc="predict", unit="img", disable=None), start=1):
-        picture = read_rgb(file)
+        picture = np.ascontiguousarray(read_image(file)[..., ::-1])       # RGB
         boxes, scores, labels = detect_image(model, picture, config, device)
         name = file.relative_to(base)
         result["images"].append({"id": number, "file_name": str(name), "width": picture.shape[1], "height": picture.shape[0]})
@@ -86,10 +86,3 @@ def find_images(source: Path) -> list[Path]:
         raise InputError(f"--source: {source} holds no image ({', '.join(SUFFIXES)}). Name another folder.")
     return images
 
-
-def read_rgb(file: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{file}: cannot be decoded as an image. Remove the file or replace it.")
-    return image[..., ::-1]
