@@ -11,8 +11,8 @@ from models.network import ModelConfig, RSTinyNet, build_model
 
 __all__ = ["ROWS", "ModelConfig", "RSTinyNet", "build_model", "count_gflops", "table"]
 
-# Table III of the paper, row by row: what is switched on, with the widths that its counts reveal (docs/decisions.md), and the
-# parameters that it prints. YOLO11m + P2 is not in the paper: it tells what the stride-4 level alone costs.
+# Table III of the paper, row by row: what is switched on, with the widths that its counts reveal (docs/decisions.md), and
+# the parameters that it prints. YOLO11m + P2 is not in the paper: it tells what the stride-4 level alone costs.
 ROWS = (
     ("YOLO11m", ModelConfig(), 20_059_176),
     ("YOLO11m + P2", ModelConfig(p2=True), None),

@@ -1,0 +1,81 @@
+"""Configuration: what a file, its bases and the command line say is what a run gets, and nothing else is accepted."""
+from pathlib import Path
+
+import pytest
+
+from engine import config as configs
+from errors import InputError
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.toml"))
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_file_wins_over_its_base_and_the_command_line_over_both(tmp_path: Path) -> None:
+    write(tmp_path, "base.toml", "[train]\nepochs = 5\nlr = 0.5\nseed = 7\n")
+    path = write(tmp_path, "child.toml", 'base = "base.toml"\n[train]\nlr = 0.25\nepochs = 6\n')
+    config = configs.load(path, ["train.epochs=8", "train.epochs=9"])
+    assert (config.train.seed, config.train.lr, config.train.epochs) == (7, 0.25, 9)
+
+
+@pytest.mark.parametrize("argument, value", [
+    ("data.root=some/folder", "some/folder"), ('data.root="x y"', "x y"), ("data.root=", ""),
+])
+def test_a_bare_word_on_the_command_line_is_text(tmp_path: Path, argument: str, value: str) -> None:
+    assert configs.load(write(tmp_path, "a.toml", ""), [argument]).data.root == value
+
+
+def test_classes_can_be_listed_with_commas_or_as_toml(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.toml", "")
+    assert configs.load(path, ["data.classes=ship, vehicle"]).data.classes == ("ship", "vehicle")
+    assert configs.load(path, ['data.classes=["ship", "vehicle"]']).data.classes == ("ship", "vehicle")
+
+
+@pytest.mark.parametrize("text, overrides, names", [
+    ("[train]\nepoch = 5", [], ("train.epoch", "'epochs'")),
+    ("[trian]\nepochs = 5", [], ("'trian'", "'train'")),
+    ("train = 5", [], ("'train'", "section")),
+    ("[train]\nepochs = 2.5", [], ("train.epochs", "2.5", "whole number")),
+    ("[train]\nepochs = true", [], ("train.epochs", "whole number")),
+    ("[train]\nlr = nan", [], ("train.lr", "finite")),
+    ("[train]\nlr = -0.1", [], ("train.lr", "-0.1")),
+    ("[train]\nbatch_size = 0", [], ("train.batch_size", "0")),
+    ("[train]\nimage_size = 100", [], ("train.image_size", "96", "128")),
+    ("[train]\namp = 'fp8'", [], ("train.amp", "fp8", "bf16")),
+    ("[model]\nscale = 'xx'", [], ("model.scale", "xx")),
+    ("[model]\nnum_classes = 3", [], ("model.num_classes",)),
+    ("[eval]\nnms = 1.5", [], ("eval.nms", "1.5")),
+    ("[train", [], ("TOML",)),
+    ("base = 5", [], ("base",)),
+    ("base = 'absent.toml'", [], ("absent.toml",)),
+    ("base = 'a.toml'", [], ("circle",)),
+    ("", ["train.epochs"], ("'train.epochs'", "=")),
+    ("", ["epochs=5"], ("'epochs=5'", "section.key")),
+    ("", ["train.epochs=many"], ("train.epochs", "'many'")),
+    ("", ["train.epohcs=3"], ("train.epohcs", "'epochs'")),
+])
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, overrides: list[str], names: tuple[str, ...]) -> None:
+    path = write(tmp_path, "a.toml", text)
+    with pytest.raises(InputError) as caught:
+        configs.load(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(name in message for name in names), message
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_config_in_the_repository_loads_and_survives_a_checkpoint(file: str) -> None:
+    config = configs.load(ROOT / file)
+    assert configs.from_dict(config.to_dict(), "checkpoint") == config
+
+
+def test_the_paper_recipe() -> None:
+    """800 x 800, 600 epochs, batch 16, SGD with momentum 0.937 and weight decay 0.0005 (paper, section IV-B)."""
+    train = configs.load(ROOT / "configs/aitod/yolo11m.toml").train
+    assert (train.image_size, train.epochs, train.batch_size) == (800, 600, 16)
+    assert (train.momentum, train.weight_decay) == (0.937, 0.0005)
