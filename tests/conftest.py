@@ -60,6 +60,12 @@ def tiny_set(tmp_path: Path) -> TinySet:
 
 
 @pytest.fixture(scope="session")
+def shared_tiny_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
+    """The same for all tests, which leave it as it is."""
+    return TinySet(tmp_path_factory.mktemp("shared") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def real_set() -> Path:
     """tinyrs4_416: 622 real aerial images. RS_TINYNET_DATA names the folder that holds it."""
     folder = Path(os.environ.get("RS_TINYNET_DATA", Path(__file__).parents[2] / "shared" / "data")) / "tinyrs4_416"

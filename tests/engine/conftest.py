@@ -48,3 +48,11 @@ class TinyRun:
 @pytest.fixture
 def tiny_run(tiny_set: object, tmp_path: Path) -> TinyRun:
     return TinyRun(tiny_set, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(shared_tiny_set: object, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A run of one epoch in folder/run, for all tests; they write elsewhere."""
+    run = TinyRun(shared_tiny_set, tmp_path_factory.mktemp("trained"))
+    assert run.train("run", "train.epochs=1", "data.val=") == 0
+    return run

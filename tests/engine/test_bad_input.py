@@ -1,0 +1,167 @@
+"""Bad input: one line that names the culprit and the remedy, exit code 2, no traceback, and no file changed."""
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import predict
+import test as test_script
+import train
+from errors import run
+
+
+def fail(capsys: pytest.CaptureFixture, main: Callable, arguments: list[str]) -> str:
+    """Run a script that must refuse; returns the line that it prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: main(arguments))
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    lines = [line for line in error.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), error
+    return lines[0]
+
+
+def edit(content: dict, **changes: object) -> dict:
+    """A copy whose third annotation differs."""
+    content = copy.deepcopy(content)
+    content["annotations"][2].update(changes)
+    return content
+
+
+ANNOTATIONS = {
+    "undeclared category": (dict(category_id=77), ("category 77", "2, 5, 9", "data.classes")),
+    "three numbers": (dict(bbox=[1, 2, 3]), ("annotation 3", "four finite numbers")),
+    "text": (dict(bbox=[1, 2, "3", 4]), ("annotation 3", "four finite numbers")),
+    "not a number": (dict(bbox=[1, 2, float("nan"), 4]), ("annotation 3", "four finite numbers")),
+    "infinite": (dict(bbox=[1, 2, 3, float("inf")]), ("annotation 3", "four finite numbers")),
+    "negative width": (dict(bbox=[9, 9, -3, 4]), ("annotation 3", "negative")),
+    "unknown image": (dict(image_id=4242), ("annotation 3", "4242")),
+}
+
+
+@pytest.mark.parametrize("case", ANNOTATIONS)
+def test_annotations_that_cannot_be_true(tiny_run: object, capsys: pytest.CaptureFixture, case: str) -> None:
+    changes, words = ANNOTATIONS[case]
+    tiny_run.data.write(edit(tiny_run.data.content, **changes))
+    line = fail(capsys, lambda a: tiny_run.train("run", *a), [])
+    assert all(word in line for word in ("train.json", *words)), line
+    assert not (tiny_run.folder / "run").exists()
+
+
+def outside(content: dict) -> dict:
+    content = copy.deepcopy(content)
+    content["images"][1]["file_name"] = "../secret.png"
+    return content
+
+
+def test_a_file_name_that_leaves_the_image_folder(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
+    (tiny_run.data.root / "secret.png").write_bytes((tiny_run.data.images / "000.png").read_bytes())
+    tiny_run.data.write(outside(tiny_run.data.content))
+    line = fail(capsys, lambda a: tiny_run.train("run", *a), [])
+    assert "../secret.png" in line and "train.json" in line
+
+
+def test_an_empty_image_folder(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
+    for picture in tiny_run.data.images.iterdir():
+        picture.unlink()
+    line = fail(capsys, lambda a: tiny_run.train("run", *a), [])
+    assert str(tiny_run.data.images) in line and "data.images" in line
+    empty = tiny_run.folder / "empty"
+    empty.mkdir()
+    line = fail(capsys, predict.main, ["--checkpoint", "none.pt", "--source", str(empty)])
+    assert str(empty) in line
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "size"])
+def test_a_broken_picture_is_named_whether_a_worker_meets_it_or_not(
+    tiny_run: object, capsys: pytest.CaptureFixture, workers: int, damage: str
+) -> None:
+    victim = tiny_run.data.images / "007.png"
+    if damage == "size":
+        victim.write_bytes((tiny_run.data.images / "001.png").read_bytes())
+        for image in tiny_run.data.content["images"]:
+            image["width"], image["height"] = (50, 50) if image["file_name"] == "007.png" else (
+                image["width"], image["height"])
+        tiny_run.data.write()
+    else:
+        victim.write_bytes({"cut": victim.read_bytes()[:600], "text": b"<html>404</html>", "empty": b""}[damage])
+    line = fail(capsys, lambda a: tiny_run.train("run", *a), [f"train.workers={workers}"])
+    assert "007.png" in line and "Replace the file" in line
+
+
+def test_a_jpeg_that_is_cut_short_does_not_become_a_grey_picture(
+    tiny_run: object, capsys: pytest.CaptureFixture
+) -> None:
+    import cv2
+
+    victim = tiny_run.data.images / "007.jpg"
+    picture = cv2.imread(str(tiny_run.data.images / "007.png"))
+    content = cv2.imencode(".jpg", picture)[1].tobytes()
+    victim.write_bytes(content[: len(content) // 2])
+    tiny_run.data.content["images"][7]["file_name"] = "007.jpg"
+    tiny_run.data.write()
+    assert "007.jpg" in fail(capsys, lambda a: tiny_run.train("run", *a), ["train.workers=1"])
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("data.train=nowhere.json", ("nowhere.json", "does not exist")),
+    ("data.root=/nowhere", ("/nowhere", "data.root")),
+    ("data.images=nowhere", ("nowhere", "data.images")),
+    ("train.epoch=3", ("train.epoch", "train.epochs")),
+    ("trian.epochs=3", ("trian", "train")),
+    ("train.epochs=many", ("train.epochs", "many")),
+    ("train.image_size=100", ("train.image_size", "96 or 128")),
+    ("train.batch_size=0", ("train.batch_size",)),
+    ("train.device=gpu", ("train.device", "cuda")),
+    ("train.amp=fp16", ("train.amp", "bf16")),
+    ("data.classes=alpha,delta", ("delta", "alpha")),
+    ("model.scale=q", ("model.scale", "n")),
+])
+def test_settings_that_cannot_be_meant(
+    tiny_run: object, capsys: pytest.CaptureFixture, override: str, words: tuple[str, ...]
+) -> None:
+    line = fail(capsys, lambda a: tiny_run.train("run", *a), [override])
+    assert all(word in line for word in words), line
+    assert not (tiny_run.folder / "run").exists()
+
+
+def test_configs_that_are_not_there_or_not_toml(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "absent.toml" in fail(capsys, train.main, ["--config", str(tmp_path / "absent.toml")])
+    (tmp_path / "broken.toml").write_text("[train\nepochs = 3")
+    assert "broken.toml" in fail(capsys, train.main, ["--config", str(tmp_path / "broken.toml")])
+    (tmp_path / "orphan.toml").write_text('base = "gone.toml"\n')
+    assert "gone.toml" in fail(capsys, train.main, ["--config", str(tmp_path / "orphan.toml")])
+
+
+def test_bad_input_to_test_leaves_earlier_results(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "metrics.json").write_text("earlier")
+    (tmp_path / "detections.json").write_text("earlier")
+    best, truth, output = str(trained.folder / "run/best.pt"), str(trained.data.root / "train.json"), str(tmp_path)
+    (tmp_path / "dt.json").write_text(json.dumps([{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1], "score": 0.5}]))
+    cases = [
+        (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"),
+        (["--checkpoint", best, "--split", "test", "data.test="], "data.test"),
+        (["--checkpoint", best, "eval.cnof=0.1"], "eval.conf"),
+        (["--ground-truth", truth], "--detections"),
+        (["--ground-truth", truth, "--detections", str(tmp_path / "none.json")], "none.json"),
+        (["--ground-truth", truth, "--detections", str(tmp_path / "dt.json")], "image"),
+        ([], "--checkpoint"),
+    ]
+    for arguments, word in cases:
+        assert word in fail(capsys, test_script.main, [*arguments, "--output", output])
+    assert (tmp_path / "metrics.json").read_text() == (tmp_path / "detections.json").read_text() == "earlier"
+
+
+def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    best = str(trained.folder / "run/best.pt")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    for source in (tmp_path / "absent.png", broken):
+        arguments = ["--checkpoint", best, "--source", str(source), "--output", str(tmp_path / "out")]
+        assert source.name in fail(capsys, predict.main, arguments)
+    assert "eval.conf" in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(trained.data.images),
+                                                       "--output", str(tmp_path / "out"), "--conf", "2"])

@@ -1,0 +1,90 @@
+"""test.py and predict.py on a trained checkpoint: files, figures and pictures that agree with each other."""
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+import predict
+import test as test_script
+from eval.coco import AITOD, evaluate
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_detections_that_test_writes_score_to_the_metrics_that_it_writes(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    best, truth = str(trained.folder / "run/best.pt"), str(trained.data.root / "train.json")
+    assert test_script.main(["--checkpoint", best, "--output", str(tmp_path / "a"), "eval.conf=0.0001"]) == 0
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("12 images", "AP50", "alpha", "beta", "gamma"))
+    written = metrics(tmp_path / "a")
+    assert set(written["per_class"]) == {"alpha", "beta", "gamma"}
+    detections = json.loads((tmp_path / "a/detections.json").read_text())
+    assert len(detections) > 100 and {d["category_id"] for d in detections} <= {2, 5, 9}    # the file's own ids
+
+    arguments = ["--ground-truth", truth, "--detections", str(tmp_path / "a/detections.json")]
+    assert test_script.main([*arguments, "--protocol", "aitod", "--output", str(tmp_path / "b")]) == 0
+    assert metrics(tmp_path / "b") == written
+    assert test_script.main([*arguments, "--protocol", "coco", "--output", str(tmp_path / "c")]) == 0
+    assert "AP_l" in metrics(tmp_path / "c") and metrics(tmp_path / "c")["AP"] == pytest.approx(written["AP"])
+    assert evaluate(json.loads(Path(truth).read_text()), detections, AITOD) == written
+
+
+def test_the_average_of_a_last_checkpoint_is_tested_as_the_best_one(trained: object, tmp_path: Path) -> None:
+    """Without data.val both hold the same weights."""
+    for name in ("best", "last"):
+        checkpoint = str(trained.folder / f"run/{name}.pt")
+        assert test_script.main(["--checkpoint", checkpoint, "--output", str(tmp_path / name), "eval.conf=0.0001"]) == 0
+    assert (tmp_path / "best/detections.json").read_bytes() == (tmp_path / "last/detections.json").read_bytes()
+
+
+def test_no_figure_depends_on_the_batch_size(trained: object, tmp_path: Path) -> None:
+    best = str(trained.folder / "run/best.pt")
+    for size in (1, 5):
+        arguments = ["--checkpoint", best, "--output", str(tmp_path / str(size)), "eval.conf=0.0001"]
+        assert test_script.main([*arguments, f"eval.batch_size={size}"]) == 0
+    one, five = ({k: v for k, v in metrics(tmp_path / str(size)).items() if k != "per_class"} for size in (1, 5))
+    assert one == pytest.approx(five, abs=1e-3)
+
+
+def test_images_at_the_cap_of_detections_are_counted(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--output", str(tmp_path)]
+    assert test_script.main([*arguments, "eval.conf=0", "eval.max_det=3"]) == 0
+    assert "12 image(s) had more than eval.max_det=3 detections" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "detections.json").read_text())) == 36
+
+
+def test_predict_draws_a_folder_and_its_subfolders_and_writes_coco(trained: object, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    for name, original in (("a.png", "000.png"), ("deep/b.jpg", "001.png"), ("deep/c.TIF", "002.png")):
+        suffix = Path(name).suffix.lower()
+        picture = cv2.imread(str(trained.data.images / original))
+        (source / name).write_bytes(cv2.imencode(suffix, picture)[1].tobytes())
+    (source / "notes.txt").write_text("not an image")
+    best = str(trained.folder / "run/best.pt")
+    assert predict.main(["--checkpoint", best, "--source", str(source), "--output", str(tmp_path / "out"), "--conf", "0"]) == 0
+
+    written = json.loads((tmp_path / "out/detections.json").read_text())
+    assert [i["file_name"] for i in written["images"]] == ["a.png", "deep/b.jpg", "deep/c.TIF"]
+    assert [c["name"] for c in written["categories"]] == ["alpha", "beta", "gamma"]
+    sizes = {i["id"]: (i["width"], i["height"]) for i in written["images"]}
+    assert len(written["annotations"]) > 30
+    for entry in written["annotations"]:
+        x, y, w, h = entry["bbox"]
+        width, height = sizes[entry["image_id"]]
+        assert 0 <= x and 0 <= y and x + w <= width + 1e-4 and y + h <= height + 1e-4 and 0 <= entry["score"] <= 1
+    pictures = {str(p.relative_to(tmp_path / "out/pictures")) for p in (tmp_path / "out/pictures").rglob("*.png")}
+    assert pictures == {"a.png", "deep/b.png", "deep/c.png"}
+
+
+def test_predict_takes_one_image(trained: object, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images / "003.png")]
+    assert predict.main([*arguments, "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "pictures/003.png").exists()
