@@ -85,8 +85,8 @@ def versions() -> dict[str, str]:
     return {
         "code": code_revision(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torch": str(torch.__version__),           # a subclass of str there, which weights_only refuses
+        "torchvision": str(torchvision.__version__),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} x {os.cpu_count()}",
