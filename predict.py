@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the results")
     parser.add_argument("--conf", type=float, default=0.25, help="lowest score kept (default: 0.25)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     return predict(options.checkpoint, options.source, options.output, options.conf, options.overrides)
 
 

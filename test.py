@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=tuple(testing.PROTOCOLS), default="aitod", help="areas and maxDets for files")
     parser.add_argument("--output", type=Path, help="folder of metrics.json and detections.json")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
 
     files = (options.ground_truth, options.detections)
     if options.checkpoint and not any(files):

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in the folder, if there is one")
     parser.add_argument("--weights", type=Path, help="checkpoint to start from, as far as its tensors fit")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
 
     config = configs.load(options.config, options.overrides)
     ranks = Ranks(config.train.device)

@@ -175,6 +175,7 @@ def _loader(dataset: Dataset, sampler: Sampler, workers: int, pin_memory: bool) 
     return _Loader(
         dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
         worker_init_fn=_start_worker, persistent_workers=workers > 0,
+        generator=torch.Generator(),    # its own: else each iteration would draw from the generator that a checkpoint keeps
     )
 
 

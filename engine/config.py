@@ -187,7 +187,7 @@ def _build(cls: type, section: str, values: dict, origin: str) -> object:
     checked = {}
     for name, value in values.items():
         if name not in hints:
-            raise InputError(f"{origin}: unknown key '{section}.{name}'. {_nearest(name, hints)}")
+            raise InputError(f"{origin}: unknown key '{section}.{name}'. {_nearest(name, hints, f'{section}.')}")
         checked[name] = _convert(f"{origin}: {section}.{name}", value, hints[name])
     return cls(**checked)
 
@@ -210,9 +210,9 @@ def _convert(where: str, value: object, hint: object) -> object:
     raise InputError(f"{where}: {value!r} is not {expected}.")
 
 
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
+def _nearest(name: str, known: typing.Iterable[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(list(known)[:30])}."
+    return f"Did you mean '{prefix}{close[0]}'?" if close else f"Known: {', '.join(list(known)[:30])}."
 
 
 def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

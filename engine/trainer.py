@@ -164,7 +164,7 @@ class Trainer:
         share = self.batch * self.ranks.world_size
         done = self.epoch + 1 == train.epochs or self._out_of_steps()
         metrics = None
-        if self.data.val_loader and (done or (self.epoch + 1) % train.validate_every == 0):
+        if self.data.val_loader is not None and (done or (self.epoch + 1) % train.validate_every == 0):
             metrics = self._validate()
         if self.log:
             record = {
@@ -221,7 +221,7 @@ class Trainer:
 
     def _save_best(self, metrics: dict | None, done: bool) -> None:
         """best.pt: the average with the highest AP on data.val; without data.val the last one."""
-        if not self.log or not (metrics if self.data.val_loader else done):
+        if not self.log or not (done if self.data.val_loader is None else metrics):
             return
         value = metrics["AP"] if metrics else -1.0
         if value > self.best or not metrics:

@@ -25,9 +25,9 @@ ROWS = (
     ("MDCA + ARB + PFDH", ModelConfig(mdca=True, arb=True, pfdh=True, mdca_kernel=1), 32_159_657),
 )
 FOOTNOTE = """\
-* The paper prints 22,059,206, which is even. PFDH holds 2 x 2 + 3 x 3 + 4 x 4 = 29 biases that weigh inputs, and everything else
-  comes in even numbers, so that a network with PFDH has an odd count, as in the other three rows: no choice of widths gives the
-  paper's number. Built like its neighbours, the row has 21,924,397."""
+* The paper prints 22,059,206, which is even. PFDH holds 2 x 2 + 3 x 3 + 4 x 4 = 29 biases that weigh inputs, and everything
+  else comes in even numbers, so that a network with PFDH has an odd count, as in the other three rows: no choice of widths
+  gives the paper's number. Built like its neighbours, the row has 21,924,397."""
 
 
 def count_gflops(config: ModelConfig, image_size: int) -> float:

@@ -37,7 +37,7 @@ def test_classes_can_be_listed_with_commas_or_as_toml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text, overrides, names", [
-    ("[train]\nepoch = 5", [], ("train.epoch", "'epochs'")),
+    ("[train]\nepoch = 5", [], ("train.epoch", "'train.epochs'")),
     ("[trian]\nepochs = 5", [], ("'trian'", "'train'")),
     ("train = 5", [], ("'train'", "section")),
     ("[train]\nepochs = 2.5", [], ("train.epochs", "2.5", "whole number")),
@@ -57,7 +57,7 @@ def test_classes_can_be_listed_with_commas_or_as_toml(tmp_path: Path) -> None:
     ("", ["train.epochs"], ("'train.epochs'", "=")),
     ("", ["epochs=5"], ("'epochs=5'", "section.key")),
     ("", ["train.epochs=many"], ("train.epochs", "'many'")),
-    ("", ["train.epohcs=3"], ("train.epohcs", "'epochs'")),
+    ("", ["train.epohcs=3"], ("train.epohcs", "'train.epochs'")),
 ])
 def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, overrides: list[str], names: tuple[str, ...]) -> None:
     path = write(tmp_path, "a.toml", text)

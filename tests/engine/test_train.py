@@ -27,7 +27,6 @@ def records(folder: Path) -> list[dict]:
 
 def assert_same(a: object, b: object, where: str = "") -> None:
     """Two trees of plain values and tensors are equal, bit for bit."""
-    assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
@@ -39,7 +38,7 @@ def assert_same(a: object, b: object, where: str = "") -> None:
     elif isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
     else:
-        assert a == b or (a != a and b != b), where
+        assert type(a) is type(b) and a == b, where
 
 
 def stop_at_step(monkeypatch: pytest.MonkeyPatch, number: int, name: signal.Signals = signal.SIGTERM) -> None:
@@ -140,7 +139,7 @@ def test_weights_of_another_run_are_taken_as_far_as_they_fit(tiny_run: object, c
     weights = str(tiny_run.folder / "first/best.pt")
     capsys.readouterr()
     assert tiny_run.train("second", "--weights", weights, "train.max_steps=1", "train.lr=0", "train.warmup_bias_lr=0") == 0
-    assert "matched" in capsys.readouterr().out
+    assert "499 of 499 loaded" in capsys.readouterr().out
     first, second = (checkpoint.load(tiny_run.folder / name / "best.pt")["weights"] for name in ("first", "second"))
     kernels = [name for name in first if name.endswith("conv.weight")]
     assert kernels and all(torch.equal(first[name], second[name]) for name in kernels)      # a rate of 0 keeps them
@@ -157,7 +156,8 @@ def test_bf16_trains_and_fp16_on_a_cpu_is_refused_in_one_line_that_names_bf16(ti
     assert tiny_run.train("bf16", "train.amp=bf16", "train.max_steps=2") == 0
     loss = records(tiny_run.folder / "bf16")[0]["loss"]
     assert all(np.isfinite(value) for value in loss.values())
-    assert checkpoint.load(tiny_run.folder / "bf16/best.pt")["weights"]["backbone.0.conv.weight"].dtype == torch.float32
+    weights = checkpoint.load(tiny_run.folder / "bf16/best.pt")["weights"].values()
+    assert all(w.dtype in (torch.float32, torch.int64) for w in weights)
     with pytest.raises(InputError, match="bf16") as caught:
         tiny_run.train("fp16", "train.amp=fp16")
     assert "\n" not in str(caught.value) and not (tiny_run.folder / "fp16").exists()
@@ -204,3 +204,8 @@ def test_ctrl_c_of_a_real_process_with_workers_leaves_a_run_that_can_go_on(tiny_
     assert resumed.returncode == 0, resumed.stderr
     epochs = [r["epoch"] for r in records(folder)]
     assert epochs == list(range(len(epochs)))
+
+
+def test_settings_and_options_may_stand_in_any_order(tiny_run: object) -> None:
+    assert tiny_run.train("run", "train.max_steps=1", "--resume", "train.epochs=1") == 0
+    assert checkpoint.load(tiny_run.folder / "run/last.pt")["config"]["train"]["epochs"] == 1

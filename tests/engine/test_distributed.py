@@ -1,0 +1,115 @@
+"""Several processes take the steps that one would: losses, gradients, metrics and checkpoints."""
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from data import Targets
+from engine import checkpoint
+from engine.distributed import Ranks
+from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
+from models import ModelConfig, build_model
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = [dict(mdca=m, arb=a, pfdh=p) for m in (False, True) for a in (False, True) for p in (False, True)] + [dict(p2=True)]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def batch(images_with_objects: tuple[int, ...]) -> tuple[torch.Tensor, list[list[list[float]]]]:
+    """Four images, and for each its boxes; the same on every call."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(4, 3, 64, 64, generator=generator)
+    boxes = [[[8.0 * k, 5, 8 * k + 9, 17], [30, 30, 44 + k, 41]] if k in images_with_objects else [] for k in range(4)]
+    return images, boxes
+
+
+def gradients(variant: dict, rank: int, world_size: int, with_objects: tuple[int, ...], wrapped: object) -> dict:
+    """Gradients of one step on this rank's share of the batch, BatchNorm frozen; `wrapped` makes the model distributed."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(scale="n", num_classes=3, **variant)).double().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    images, boxes = batch(with_objects)
+    own = range(rank * 4 // world_size, (rank + 1) * 4 // world_size)
+    rows = [(box, 1, k - own[0]) for k in own for box in boxes[k]]
+    targets = Targets(
+        torch.tensor([r[0] for r in rows], dtype=torch.float32).reshape(-1, 4),
+        torch.tensor([r[1] for r in rows], dtype=torch.long), torch.tensor([r[2] for r in rows], dtype=torch.long),
+    )
+    all_sum = wrapped.all_sum if wrapped else (lambda x: x)
+    criterion = Criterion(LossConfig(), TaskAlignedAssigner(3, **vars(AssignerConfig(min_box_side=16))), world_size, all_sum)
+    parallel = wrapped.wrap(model) if wrapped else model        # held until after backward, which it takes part in
+    output = parallel(images[own.start : own.stop].double())
+    criterion(output.main, output.auxiliary, targets).total.backward()
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing, missing
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def work(rank: int, port: int, folder: str, variants: list[dict], with_objects: tuple[int, ...]) -> None:
+    """One of two processes; rank 0 writes its gradients."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    ranks = Ranks("cpu")
+    for k, variant in enumerate(variants):
+        found = gradients(variant, rank, 2, with_objects, ranks)
+        if ranks.is_main:
+            torch.save(found, Path(folder) / f"{k}.pt")
+    ranks.close()
+
+
+@pytest.mark.parametrize("with_objects", [(0, 1, 2, 3), (2, 3), ()], ids=["all", "rank 1 only", "none"])
+def test_two_ranks_give_the_gradients_of_one_process(tmp_path: Path, with_objects: tuple[int, ...]) -> None:
+    """Also where one rank, or both, hold no object. Every parameter of every variant takes part (DDP would hang else)."""
+    variants = VARIANTS if with_objects == (2, 3) else [VARIANTS[0], VARIANTS[7]]
+    multiprocessing.spawn(work, (free_port(), str(tmp_path), variants, with_objects), nprocs=2)
+    for k, variant in enumerate(variants):
+        if variant not in (VARIANTS[0], VARIANTS[7]):
+            continue
+        alone = gradients(variant, 0, 1, with_objects, None)
+        together = torch.load(tmp_path / f"{k}.pt")
+        assert max(g.abs().max() for g in alone.values()) > 0
+        for name, gradient in alone.items():
+            torch.testing.assert_close(together[name], gradient, rtol=1e-9, atol=1e-15, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def launch(run: object, output: str, *arguments: str, ranks: int = 2) -> subprocess.CompletedProcess:
+    """train.py under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port",
+               str(free_port()), "train.py", "--config", str(run.config), "--output", str(run.folder / output), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_torchrun_trains_validates_on_all_ranks_and_resumes(tiny_run: object) -> None:
+    """Twelve images of one shape are one batch of evaluation: the second rank has none, and must not stay behind."""
+    stopped = launch(tiny_run, "run", "train.max_steps=1")
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.count("runs on") == 1                 # rank 0 speaks for all
+    assert len(checkpoint.load(tiny_run.folder / "run/last.pt")["generators"]) == 2
+    resumed = launch(tiny_run, "run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    log = [json.loads(line) for line in (tiny_run.folder / "run/log.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in log] == [0, 1] and [r["step"] for r in log] == [3, 6]
+    assert all("AP50" in r["val"] for r in log)
+
+
+def test_bad_input_under_torchrun_is_one_line_and_every_rank_ends(tiny_run: object) -> None:
+    failed = launch(tiny_run, "run", "train.batch_size=5")
+    assert failed.returncode != 0
+    assert "train.batch_size: 5 images cannot be shared equally by 2 processes" in failed.stderr
+    assert "Traceback" not in failed.stderr.split("error: ")[1].splitlines()[0]
+    assert not (tiny_run.folder / "run").exists()
+
+
