@@ -2,9 +2,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine import config as configs
 from errors import InputError
+from models import build_model
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.toml"))
@@ -79,3 +81,23 @@ def test_the_paper_recipe() -> None:
     train = configs.load(ROOT / "configs/aitod/yolo11m.toml").train
     assert (train.image_size, train.epochs, train.batch_size) == (800, 600, 16)
     assert (train.momentum, train.weight_decay) == (0.937, 0.0005)
+
+
+def test_the_configs_for_table_iii_have_its_counts() -> None:
+    counts = {
+        "yolo11m": 20_059_176, "ablation_mdca": 20_553_992, "ablation_arb": 30_294_440, "ablation_pfdh": 21_339_925,
+        "ablation_mdca_arb": 30_789_252, "ablation_arb_pfdh": 32_159_637, "ablation_mdca_pfdh": 21_924_397,
+        "ablation_mdca_arb_pfdh": 32_159_657, "yolo11m_p2": 20_553_968, "rs_tinynet_m": 32_159_661,
+    }
+    with torch.device("meta"):
+        found = {name: build_model(configs.load(ROOT / f"configs/aitod/{name}.toml").model).reported_parameters()
+                 for name in counts}
+    assert found == counts
+
+
+def test_objects_of_any_size_get_a_cell_on_tinyrs4() -> None:
+    """The configs for tinyrs4 enlarge small boxes to twice the finest stride of their network."""
+    for path in sorted((ROOT / "configs/tinyrs4").glob("*.toml")):
+        config = configs.load(path)
+        if not path.stem.endswith("base"):
+            assert config.assigner.min_box_side == (8 if config.model.has_p2 else 16), path
