@@ -31,7 +31,7 @@ def draw_boxes(
     Args:
         image: (H, W, 3) uint8 RGB; left as it is.
         boxes: (n, 4) xyxy pixels.
-        scores: a fainter line for a lower score.
+        scores: a slightly darker line for a lower score.
         class_names: when given, a legend of the classes present is written at the foot.
         zoom: whole factor of enlargement.
     Returns:
@@ -39,7 +39,7 @@ def draw_boxes(
     """
     canvas = np.ascontiguousarray(np.repeat(np.repeat(image, zoom, 0), zoom, 1))
     boxes, labels = np.asarray(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(labels, dtype=int)
-    strength = np.ones(len(boxes)) if scores is None else np.clip(np.asarray(scores, dtype=float), 0.35, 1)
+    strength = np.ones(len(boxes)) if scores is None else 0.6 + 0.4 * np.asarray(scores, dtype=float)
     for k in np.argsort(strength, kind="stable"):           # strong ones on top
         x1, y1 = np.floor(boxes[k, :2] * zoom).astype(int) - 1
         x2, y2 = np.ceil(boxes[k, 2:] * zoom).astype(int)
