@@ -5,6 +5,8 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from errors import InputError
 
+COMBINATIONS = {"sum": torch.add, "product": torch.mul}        # of the channel and the spatial map
+
 
 class MDCA(nn.Module):
     """Reweight channels, locally and globally, and positions; both branches read the same input.
@@ -17,20 +19,25 @@ class MDCA(nn.Module):
 
     Read to the letter, Eq 1 averages the cells of the grid away and equals global pooling; here the grid is kept, and Eq 5
     resizes it to H x W by nearest neighbour. The convolutions run along the channels, the same one in every cell. How the two
-    maps combine is open in the paper: their sum, as each is about one half at the start, begins near Y = X.
+    maps combine is open in the paper: their sum, as each is about one half at the start, begins near Y = X; with "product",
+    Y = X A_channel A_spatial, which begins near X / 4.
 
     Args:
         kernel: odd width of the 1-D convolutions, in channels.
         grid: s, cells along each side.
         local_weight: lambda.
+        combine: "sum" or "product".
     """
 
-    def __init__(self, kernel: int = 3, grid: int = 5, local_weight: float = 0.5):
+    def __init__(self, kernel: int = 3, grid: int = 5, local_weight: float = 0.5, combine: str = "sum"):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise InputError(f"model.mdca_kernel: {kernel} is not an odd number of channels. Use 1, 3, 5, ...")
+        if combine not in COMBINATIONS:
+            raise InputError(f"model.mdca_combine: '{combine}' is not one of {', '.join(COMBINATIONS)}.")
         self.grid = grid
         self.local_weight = local_weight
+        self.combine = COMBINATIONS[combine]
         self.mix_local = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
         self.mix_global = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
         self.mix_space = nn.Conv2d(2, 1, 3, padding=1, bias=False)
@@ -42,7 +49,7 @@ class MDCA(nn.Module):
         channel = (1 - self.local_weight) * a_global + self.local_weight * a_local
         channel = interpolate(channel, size=x.shape[2:], mode="nearest")
         spatial = self.mix_space(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)).sigmoid()
-        return x * (channel + spatial)
+        return x * self.combine(channel, spatial)
 
 
 def _along_channels(mix: nn.Conv1d, z: Tensor) -> Tensor:

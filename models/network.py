@@ -26,6 +26,7 @@ class ModelConfig:
     pfdh: bool = False          # progressive fusion detection head
     p2: bool | None = None      # the stride-4 level; None: on when mdca or pfdh is on
     mdca_kernel: int = 3        # channels that MDCA's 1-D convolutions see; odd
+    mdca_combine: str = "sum"   # how MDCA's channel and spatial maps combine: sum or product
     pfdh_width: int = 256       # output width of PFDH at scale m
 
     def __post_init__(self):
@@ -105,7 +106,7 @@ def build_model(config: ModelConfig) -> RSTinyNet:
     """Build the network; its weights are drawn from torch's global generator."""
     scale = SCALES[config.scale]
     backbone = ReversibleBackbone(scale) if config.arb else Backbone(scale)
-    attention = MDCA(config.mdca_kernel) if config.mdca else nn.Identity()
+    attention = MDCA(config.mdca_kernel, combine=config.mdca_combine) if config.mdca else nn.Identity()
     neck = Neck(scale, backbone.widths, config.has_p2, attention)
     widths, fusion = neck.widths, nn.Identity()
     if config.pfdh:

@@ -18,7 +18,7 @@ def along_channels(z, kernel):
     return np.array([padded[c : c + len(kernel)] @ kernel for c in range(len(z))])
 
 
-def mdca(x, local, global_, space, grid, lam):
+def mdca(x, local, global_, space, grid, lam, combine="sum"):
     """Eqs 1-8, position by position. x (C, H, W); Eq 1 keeps its grid."""
     C, H, W = x.shape
     a_local = np.zeros((C, grid, grid))
@@ -34,7 +34,8 @@ def mdca(x, local, global_, space, grid, lam):
     for v in range(H):
         for u in range(W):
             a_spatial = sigmoid((pooled[:, v : v + 3, u : u + 3] * space).sum())
-            y[:, v, u] = x[:, v, u] * a_channel[:, v * grid // H, u * grid // W] + x[:, v, u] * a_spatial
+            a = a_channel[:, v * grid // H, u * grid // W]
+            y[:, v, u] = x[:, v, u] * (a + a_spatial if combine == "sum" else a * a_spatial)
     return y
 
 
@@ -48,6 +49,16 @@ def test_equals_the_equations(size, kernel, grid, lam):
     weights = [p.numpy().squeeze((0, 1) if p.dim() == 3 else 0) for p in module.parameters()]
     expected = np.stack([mdca(image, *weights, grid, lam) for image in x.numpy()])
     np.testing.assert_allclose(module(x).numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_maps_can_be_multiplied():
+    torch.manual_seed(0)
+    module, x = MDCA(combine="product").double(), torch.randn(1, 12, 13, 7, dtype=torch.float64)
+    weights = [p.numpy().squeeze((0, 1) if p.dim() == 3 else 0) for p in module.parameters()]
+    np.testing.assert_allclose(module(x)[0].numpy(), mdca(x[0].numpy(), *weights, 5, 0.5, "product"), rtol=1e-10, atol=1e-12)
+    with pytest.raises(InputError, match="model.mdca_combine: 'mean'"):
+        MDCA(combine="mean")
 
 
 @torch.no_grad()
