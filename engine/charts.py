@@ -1,4 +1,6 @@
 """What an evaluation found, as pictures: precision-recall curves, sizes found and missed, classes confused."""
+from collections.abc import Callable
+
 import numpy as np
 
 from engine.drawing import colour
@@ -130,8 +132,8 @@ def sizes(diagnosis: Diagnosis, curves: Curves) -> np.ndarray:
     return sheet.picture()
 
 
-def _size_ranges(sheet: Sheet, diagnosis: Diagnosis, curves: Curves, at: callable, span: tuple[float, float], top: float,
-                 height: float) -> None:
+def _size_ranges(sheet: Sheet, diagnosis: Diagnosis, curves: Curves, at: Callable[[float], float], span: tuple[float, float],
+                 top: float, height: float) -> None:
     """The protocol's ranges of area as bands: name, bounds, share of the objects, and a line at the height of AP."""
     for a, (name, area) in enumerate(curves.protocol.area_ranges.items()):
         bounds = np.log2(np.sqrt(np.maximum(area, 1e-9)))

@@ -10,6 +10,7 @@ import numpy as np
 SCALE = 3
 SHIFT = 4                           # fractional bits of coordinates
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+HAS_OUTLINES = int(cv2.__version__.split(".")[0]) >= 5     # from 5.0 on, an outline font with weights takes its place
 INK = (38, 38, 38)
 Colour = tuple[int, int, int]       # RGB
 
@@ -82,8 +83,9 @@ def text_width(text: str, size: float = 12, bold: bool = False) -> float:
 
 
 def _font(size: float, bold: bool) -> tuple[float, int]:
-    """OpenCV's scale and thickness; its font is 21 + 9 units high, with descenders."""
-    return size * SCALE / 30, max(1, round(size * SCALE / (11 if bold else 18)))
+    """OpenCV's scale and thickness: of the stroke, or the weight of an outline font. Both are 21 + 9 units high."""
+    thickness = 1 + bold if HAS_OUTLINES else max(1, round(size * SCALE / (11 if bold else 18)))
+    return size * SCALE / 30, thickness
 
 
 def _strokes(points: np.ndarray, dash: float) -> list[np.ndarray]:

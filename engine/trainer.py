@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import engine.optimizer as optim
 from engine import checkpoint
+from engine.charts import draw_charts
 from engine.config import Config
 from engine.datasets import TrainingData
 from engine.distributed import Ranks
@@ -202,7 +203,10 @@ class Trainer:
             self.ema.model, self.data.sample_batch(self.ranks.device), self.data.class_names, self.config.eval.nms
         )
         self.log.picture("validation", self.step, picture)
-        return score(self.data.val_truth, found.detections, self.config.eval.protocol).metrics
+        scored = score(self.data.val_truth, found.detections, self.config.eval.protocol)
+        for name, chart in draw_charts(scored).items():         # a quarter of a second, small beside detecting
+            self.log.picture(name, self.step, chart)
+        return scored.metrics
 
     def _show_training(self, batch: object, output: object) -> None:
         """Pictures of the first batch of a run, and of the first one without mosaic."""

@@ -2,8 +2,8 @@
 
 Average precision ranks all detections; a user looks at those above one score. So this matching has one threshold, and it
 pairs across classes, once each: first objects and detections of the same class, then, among what is left, of different
-ones; among equals the higher score first, then the higher IoU. The diagonal thus holds every object found with its right
-class; nothing right is lost to a neighbour.
+ones. Each time the detection of the highest score chooses first, and takes the free object of the highest IoU. The diagonal
+thus holds every object found with its right class; nothing right is lost to a neighbour.
 
 Shape letters: D detections, N ground truths, K classes, P pairs.
 """
@@ -56,8 +56,8 @@ def diagnose(truth: GroundTruthArrays, detections: DetectionArrays, score: float
     solid = counts[pairs.truth]
     detection, chosen = pairs.detection[solid], pairs.truth[solid]
     differs = label[detection] != truth.category_index[chosen]
-    # within a detection pairs come by rising IoU
-    by_rank = np.lexsort((-np.arange(len(detection)), -scores[detection], differs))
+    # Pairs of a detection come by rising IoU. Equal scores keep the order of the file.
+    by_rank = np.lexsort((-np.arange(len(detection)), detection, -scores[detection], differs))
     partner = _greedy(detection[by_rank], chosen[by_rank], len(label))
 
     matched = partner >= 0

@@ -9,16 +9,7 @@ from eval.coco import evaluate as evaluate_coco
 from eval.voc import evaluate
 
 
-def overlap(a, b):
-    """IoU of two xywh boxes."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
-
-
-def by_the_kit(ground_truth, detections, category):
+def by_the_kit(ground_truth, detections, category, overlap):
     """VOC07 and VOC12 of one class, as VOCevaldet and VOCap go about it: one detection after the other."""
     objects = {image["id"]: [] for image in ground_truth["images"]}
     for annotation in ground_truth["annotations"]:
@@ -60,7 +51,7 @@ def by_the_kit(ground_truth, detections, category):
     return eleven, area
 
 
-def by_coco(ground_truth, detections, category):
+def by_coco(ground_truth, detections, category, overlap):
     """COCO's AP at IoU 0.5 of one class, difficult objects ignored and never used up."""
     events, count = [], 0
     for image in sorted(i["id"] for i in ground_truth["images"]):
@@ -96,42 +87,12 @@ def by_coco(ground_truth, detections, category):
     return float(np.mean([max((p for r, p in curve if r >= point), default=0.0) for point in np.linspace(0, 1, 101)]))
 
 
-def random_scene(seed, difficult=0.2):
-    """Ties in score and in IoU, copies of boxes, difficult objects, classes without any, images without anything."""
-    rng = np.random.default_rng(seed)
-    images = [int(i) for i in rng.choice(60, rng.integers(1, 8), replace=False)]
-    categories = [int(c) for c in rng.choice(30, rng.integers(1, 6), replace=False)]
-    annotations, detections = [], []
-    for image in images:
-        boxes = []
-        for _ in range(rng.integers(0, 14)):
-            box = [int(v) for v in (*rng.integers(0, 40, 2), *rng.choice([0, 4, 8, 12, 20], 2))]
-            if boxes and rng.random() < 0.3:
-                box = boxes[rng.integers(len(boxes))]
-            boxes.append(box)
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image, "category_id": categories[rng.integers(len(categories))],
-                "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "difficult": int(rng.random() < difficult)})
-        for _ in range(rng.integers(0, 40)):
-            box = [int(v) for v in (*rng.integers(0, 40, 2), *rng.choice([0, 4, 8, 12, 20], 2))]
-            if boxes and rng.random() < 0.8:
-                x, y, w, h = boxes[rng.integers(len(boxes))]
-                dx, dy, dw, dh = (int(v) for v in rng.integers(-2, 3, 4) * rng.integers(0, 2))
-                box = [x + dx, y + dy, max(w + dw, 0), max(h + dh, 0)]
-            detections.append({"image_id": image, "category_id": categories[rng.integers(len(categories))], "bbox": box,
-                               "score": round(float(rng.random()), 1 if rng.random() < 0.6 else 6)})
-    rng.shuffle(annotations)
-    rng.shuffle(detections)
-    truth = {"images": [{"id": i} for i in images], "annotations": list(annotations),
-             "categories": [{"id": c, "name": f"class {c}"} for c in categories]}
-    return truth, list(detections)
-
-
 @pytest.mark.parametrize("seed", range(150))
-def test_equals_the_loops_on_random_scenes(seed):
+def test_equals_the_loops_on_random_scenes(seed, random_scene, overlap):
     ground_truth, detections = random_scene(seed)
     metrics = evaluate(ground_truth, detections)
-    expected = {c["id"]: (*by_the_kit(ground_truth, detections, c["id"]), by_coco(ground_truth, detections, c["id"]))
+    expected = {c["id"]: (*by_the_kit(ground_truth, detections, c["id"], overlap),
+                          by_coco(ground_truth, detections, c["id"], overlap))
                 for c in ground_truth["categories"]}
     for category, values in expected.items():
         assert list(metrics["per_class"][f"class {category}"].values()) == pytest.approx(values, abs=1e-12), category
@@ -141,7 +102,7 @@ def test_equals_the_loops_on_random_scenes(seed):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_without_difficult_objects_the_third_is_pycocotools_ap50(seed):
+def test_without_difficult_objects_the_third_is_pycocotools_ap50(seed, random_scene):
     """By way of eval.coco, which equals pycocotools (test_coco.py); crowds included."""
     ground_truth, detections = random_scene(seed, difficult=0)
     rng = np.random.default_rng(seed)
