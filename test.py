@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
     options = parser.parse_intermixed_args(arguments)
 
+    if options.markdown and options.markdown.is_dir():
+        raise InputError(f"--markdown: {options.markdown} is a folder. Name a file, such as {options.markdown / 'table.md'}.")
     files = (options.ground_truth, options.detections)
     if options.checkpoint and not any(files):
         protocol = [f"eval.protocol={options.protocol}"] if options.protocol else []
