@@ -3,15 +3,18 @@
 A model:     python test.py --checkpoint runs/yolo11n/best.pt --split test data.root=DIR
 Files only:  python test.py --ground-truth gt.json --detections dt.json --protocol aitod
 
-Prints a table by class and writes metrics.json and, for a model, detections.json (COCO results) into --output (default:
-the checkpoint's folder / <split>). torchrun shares the images over several GPUs. Settings of the checkpoint can be
-overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu.
+Prints the figures by class and, for the classes of AI-TOD or DIOR, the paper's tables with ours below. Writes metrics.json,
+pictures/ (precision-recall curves, sizes of found and missed objects, confusion of classes) and, for a model,
+detections.json (COCO results) into --output (default: the checkpoint's folder / <split>, or that of the detections).
+torchrun shares the images over several GPUs. Settings of the checkpoint can be overridden: eval.conf=0.01,
+train.image_size=1024, train.device=cpu.
 """
 import argparse
 from pathlib import Path
 
 from engine import testing
 from errors import InputError, run
+from eval.scoring import PROTOCOLS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,18 +24,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which of data.* (default: test)")
     parser.add_argument("--ground-truth", type=Path, help="COCO annotations")
     parser.add_argument("--detections", type=Path, help="COCO results")
-    parser.add_argument("--protocol", choices=tuple(testing.PROTOCOLS), default="aitod", help="areas and maxDets for files")
-    parser.add_argument("--output", type=Path, help="folder of metrics.json and detections.json")
+    parser.add_argument("--protocol", choices=PROTOCOLS,
+                        help="how AP is taken, and at which sizes (default: aitod for files, eval.protocol for a checkpoint)")
+    parser.add_argument("--output", type=Path, help="folder of metrics.json, pictures and detections.json")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown too, for a README")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
     options = parser.parse_intermixed_args(arguments)
 
+    if options.markdown and options.markdown.is_dir():
+        raise InputError(f"--markdown: {options.markdown} is a folder. Name a file, such as {options.markdown / 'table.md'}.")
     files = (options.ground_truth, options.detections)
     if options.checkpoint and not any(files):
-        return testing.test_checkpoint(options.checkpoint, options.split, options.output, options.overrides)
+        protocol = [f"eval.protocol={options.protocol}"] if options.protocol else []
+        return testing.test_checkpoint(
+            options.checkpoint, options.split, options.output, options.overrides + protocol, options.markdown)
     if all(files) and not options.checkpoint:
         if options.overrides:
             raise InputError(f"'{options.overrides[0]}': settings belong to a checkpoint. Leave them out to score files.")
-        return testing.test_files(*files, options.protocol, options.output)
+        return testing.test_files(*files, options.protocol or "aitod", options.output, options.markdown)
     raise InputError("test.py: name either --checkpoint, or --ground-truth and --detections.")
 
 

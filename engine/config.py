@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data.transforms import AugmentConfig
 from errors import InputError
+from eval.scoring import PROTOCOLS
 from losses import AssignerConfig, LossConfig
 from models import ModelConfig
 
@@ -74,14 +75,14 @@ class TrainConfig:
 class EvalConfig:
     """How detections are made and scored."""
 
-    protocol: str = "aitod"             # aitod or coco: areas and maxDets
+    protocol: str = "aitod"             # aitod, coco or voc: how AP is taken, and at which sizes
     conf: float = 0.001                 # lowest score kept
     nms: float = 0.7                    # IoU above which the weaker of two boxes of a class is dropped
     max_det: int = 3000                 # detections kept in an image, over all classes
     batch_size: int = 16                # images, per rank
 
     def __post_init__(self):
-        _choice("eval.protocol", self.protocol, ("aitod", "coco"))
+        _choice("eval.protocol", self.protocol, PROTOCOLS)
         for name in ("conf", "nms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"eval.{name}: {getattr(self, name)} is outside 0..1.")

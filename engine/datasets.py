@@ -7,11 +7,9 @@ from torch.utils.data import DataLoader
 from data import Batch, collate
 from data.coco import CocoSource, load_coco
 from data.loader import EvalDataset, eval_loader, train_loader
-from engine.config import Config, EvalConfig
+from engine.config import Config
 from engine.distributed import Ranks
-from engine.evaluator import PROTOCOLS
 from errors import InputError
-from eval.coco import DetectionArrays, evaluate
 from eval.files import read_ground_truth
 
 
@@ -42,11 +40,6 @@ def read_truth(path: Path, class_names: tuple[str, ...]) -> dict:
     categories = [c for c in truth["categories"] if c["name"] in class_names]
     ids = {c["id"] for c in categories}
     return {**truth, "categories": categories, "annotations": [a for a in truth["annotations"] if a["category_id"] in ids]}
-
-
-def score(truth: dict | Path, detections: DetectionArrays, config: EvalConfig) -> dict:
-    """Metrics of detections by the configured protocol."""
-    return evaluate(truth, detections, PROTOCOLS[config.protocol])
 
 
 class TrainingData:

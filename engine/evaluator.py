@@ -1,4 +1,4 @@
-"""Run a model over a data set, on all ranks, and score its detections."""
+"""Run a model over a data set, on all ranks."""
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,8 @@ from data import Batch
 from engine.config import EvalConfig
 from engine.distributed import Ranks
 from engine.postprocess import Detections, select, to_original
-from eval.coco import AITOD, COCO, DetectionArrays
+from eval.files import DetectionArrays
 from models import decode
-
-PROTOCOLS = {"aitod": AITOD, "coco": COCO}
 
 
 @dataclass

@@ -1,18 +1,28 @@
 """What test.py does: score a checkpoint on a split, or a file of detections against a file of annotations."""
 from pathlib import Path
 
+import torch
+
 from engine import checkpoint
 from engine import config as configs
-from engine.datasets import open_split, read_truth, score, split_file, test_loader
+from engine.charts import draw_charts
+from engine.datasets import open_split, read_truth, split_file, test_loader
 from engine.distributed import Ranks
-from engine.evaluator import PROTOCOLS, predict_all
+from engine.drawing import write_picture
+from engine.evaluator import predict_all
 from engine.log import write_json
-from eval.coco import evaluate
 from eval.files import read_detections, read_ground_truth, write_detections
+from eval.scoring import Scored, score
+from eval.tables import Subject, all_tables
+from models import ModelConfig, build_model
 
 
-def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str]) -> int:
-    """Detect on a split, write detections.json and metrics.json, print the table; returns the exit code."""
+def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str], markdown: Path | None = None) -> int:
+    """Detect on a split, write detections.json, metrics.json and pictures, print the tables; returns the exit code.
+
+    Args:
+        markdown: a file to write the tables to.
+    """
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
     ranks = Ranks(config.train.device)
@@ -29,8 +39,8 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
             return 0
         output.mkdir(parents=True, exist_ok=True)
         write_detections(output / "detections.json", found.detections)
-        metrics = score(read_truth(split_file(config, split), class_names), found.detections, config.eval)
-        _report(metrics, output)
+        scored = score(read_truth(split_file(config, split), class_names), found.detections, config.eval.protocol)
+        _report(scored, _subject(model.config, len(source)), output, markdown)
         if found.capped_images:
             print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections; the weakest "
                   "were left out")
@@ -39,29 +49,37 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         ranks.close()
 
 
-def test_files(ground_truth: Path, detections: Path, protocol: str, output: Path | None) -> int:
-    """Score a COCO results file; returns the exit code."""
+def test_files(ground_truth: Path, detections: Path, protocol: str, output: Path | None, markdown: Path | None = None) -> int:
+    """Score a COCO results file by one of eval.scoring.PROTOCOLS; otherwise as test_checkpoint."""
     truth = read_ground_truth(ground_truth)
-    metrics = evaluate(truth, read_detections(detections, truth), PROTOCOLS[protocol])
+    scored = score(truth, read_detections(detections, truth), protocol)
     output = output or detections.parent
     output.mkdir(parents=True, exist_ok=True)
-    _report(metrics, output)
+    _report(scored, Subject(detections.stem, len(scored.truth.image_ids)), output, markdown)
     return 0
 
 
-def _report(metrics: dict, output: Path) -> None:
-    write_json(output / "metrics.json", metrics)
-    print(table(metrics))
-    print(f"wrote {output / 'metrics.json'}")
+def _subject(config: ModelConfig, num_images: int) -> Subject:
+    """What a model is called in a table, such as YOLO11n + ARB, and what it is made of."""
+    switches = (config.mdca, config.arb, config.pfdh)
+    modules = [name for name, on in zip(("MDCA", "ARB", "PFDH"), switches, strict=True) if on]
+    name = " + ".join([f"YOLO11{config.scale}", *modules])
+    if len(modules) == 3:
+        name = f"RS-TinyNet-{config.scale}"
+    elif config.p2 and not (config.mdca or config.pfdh):        # with one of these it is there anyway
+        name += " + P2"
+    with torch.device("meta"):                                  # counted before its BatchNorms are folded away
+        parameters = build_model(config).reported_parameters()
+    return Subject(name, num_images, parameters, switches)
 
 
-def table(metrics: dict) -> str:
-    """Metrics in percent, all classes first, then class by class; "-" where there is no object."""
-    columns = [name for name in metrics if name != "per_class"]
-    rows = [("all", metrics), *metrics["per_class"].items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [" " * width + "".join(f"{c:>8}" for c in columns)]
-    for name, values in rows:
-        cells = (f"{100 * values[c]:8.1f}" if values[c] >= 0 else f"{'-':>8}" for c in columns)
-        lines.append(f"{name:<{width}}" + "".join(cells))
-    return "\n".join(lines)
+def _report(scored: Scored, subject: Subject, output: Path, markdown: Path | None) -> None:
+    write_json(output / "metrics.json", scored.metrics)
+    tables = all_tables(scored.metrics, subject)
+    print("\n\n".join(table.text() for table in tables) + "\n")
+    if markdown:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text("\n\n".join(table.markdown() for table in tables) + "\n", encoding="utf-8")
+    for name, picture in draw_charts(scored).items():
+        write_picture(output / "pictures" / f"{name}.png", picture)
+    print(f"wrote {output / 'metrics.json'}, {output / 'pictures'}{f' and {markdown}' if markdown else ''}")

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 import engine.optimizer as optim
 from engine import checkpoint
+from engine.charts import draw_charts
 from engine.config import Config
-from engine.datasets import TrainingData, score
+from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
@@ -21,6 +22,7 @@ from engine.log import RunLog, versions, write_json
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
 from engine.signals import EXIT_STOPPED, StopRequest
 from errors import InputError
+from eval.scoring import HEADLINES, score
 from losses import Criterion, TaskAlignedAssigner
 from losses.criterion import predicted_boxes
 from models import build_model
@@ -182,7 +184,7 @@ class Trainer:
             if metrics:
                 record["val"] = {k: v for k, v in metrics.items() if k != "per_class"}
             self.log.epoch(record)
-            print(_summary(record, train.epochs), flush=True)
+            print(_summary(record, train.epochs, HEADLINES[self.config.eval.protocol]), flush=True)
         self._save_best(metrics, done)
         self.sums.zero_()
         if self.batch == self.schedule.batches_per_epoch:
@@ -201,7 +203,10 @@ class Trainer:
             self.ema.model, self.data.sample_batch(self.ranks.device), self.data.class_names, self.config.eval.nms
         )
         self.log.picture("validation", self.step, picture)
-        return score(self.data.val_truth, found.detections, self.config.eval)
+        scored = score(self.data.val_truth, found.detections, self.config.eval.protocol)
+        for name, chart in draw_charts(scored).items():         # a quarter of a second, small beside detecting
+            self.log.picture(name, self.step, chart)
+        return scored.metrics
 
     def _show_training(self, batch: object, output: object) -> None:
         """Pictures of the first batch of a run, and of the first one without mosaic."""
@@ -220,13 +225,14 @@ class Trainer:
         return 0 < self.config.train.max_steps <= self.step
 
     def _save_best(self, metrics: dict | None, done: bool) -> None:
-        """best.pt: the average with the highest AP on data.val; without data.val the last one."""
+        """best.pt: the average with the highest AP (the protocol's headline) on data.val; without data.val the last one."""
         if not self.log or not (done if self.data.val_loader is None else metrics):
             return
-        value = metrics["AP"] if metrics else -1.0
+        name = HEADLINES[self.config.eval.protocol][0]
+        value = metrics[name] if metrics else -1.0
         if value > self.best or not metrics:
             self.best = value
-            progress = {"epoch": self.epoch, "step": self.step, "AP": value}
+            progress = {"epoch": self.epoch, "step": self.step, name: value}
             content = checkpoint.inference_content(
                 self.ema.model, self.data.class_names, self.config.to_dict(), progress
             )
@@ -300,13 +306,13 @@ class Trainer:
         print(f"runs on {', '.join(f'{k} {v}' for k, v in manifest['versions'].items())}\noutput  {self.folder}", flush=True)
 
 
-def _summary(record: dict, epochs: int) -> str:
-    """One line for an epoch."""
+def _summary(record: dict, epochs: int, headlines: tuple[str, ...]) -> str:
+    """One line for an epoch; `headlines` names the metrics that it shows."""
     losses = "  ".join(f"{name} {value:.3f}" for name, value in record["loss"].items() if value)
     line = f"epoch {record['epoch'] + 1:>3}/{epochs}  {losses}  no cell {record['unassigned_share']:.1%}"
     line += f"  {record['images_per_second']:.1f} img/s"
     if "val" in record:
-        line += f"  | AP {record['val']['AP']:.3f}  AP50 {record['val']['AP50']:.3f}"
+        line += "  | " + "  ".join(f"{name} {record['val'][name]:.3f}" for name in headlines)
     return line
 
 

@@ -62,6 +62,7 @@ class GroundTruthArrays:
         area: (N,) float64 in square pixels: the annotation's `area`, else width * height.
         crowd: (N,) bool.
         annotation_ids: (N,) int64; 1..N where the file has none.
+        difficult: (N,) bool, VOC's mark; eval/coco.py does not look at it.
     """
     image_ids: np.ndarray
     category_ids: np.ndarray
@@ -72,6 +73,7 @@ class GroundTruthArrays:
     area: np.ndarray
     crowd: np.ndarray
     annotation_ids: np.ndarray
+    difficult: np.ndarray
 
 
 def read_ground_truth(path: str | os.PathLike) -> dict:
@@ -172,7 +174,8 @@ def ground_truth_arrays(ground_truth: dict | GroundTruthArrays, source: str = "g
                "categories"),
         boxes, area,
         crowd=np.fromiter((bool(annotation.get("iscrowd", 0)) for annotation in annotations), bool, count),
-        annotation_ids=_integers(annotations, "id", source, "annotation") if has_ids else np.arange(1, count + 1))
+        annotation_ids=_integers(annotations, "id", source, "annotation") if has_ids else np.arange(1, count + 1),
+        difficult=np.fromiter((bool(annotation.get("difficult", 0)) for annotation in annotations), bool, count))
 
 
 def detection_arrays(results: Sequence[dict], source: str = "detections") -> DetectionArrays:

@@ -148,6 +148,9 @@ def test_bad_input_to_test_leaves_earlier_results(trained: object, tmp_path: Pat
         (["--ground-truth", truth], "--detections"),
         (["--ground-truth", truth, "--detections", str(tmp_path / "none.json")], "none.json"),
         (["--ground-truth", truth, "--detections", str(tmp_path / "dt.json")], "image"),
+        (["--ground-truth", truth, "--detections", str(tmp_path / "dt.json"), "--protocol", "voc"], "image"),
+        (["--checkpoint", best, "eval.protocol=vox"], "aitod, coco, voc"),
+        (["--checkpoint", best, "--markdown", str(tmp_path)], "table.md"),
         ([], "--checkpoint"),
     ]
     for arguments, word in cases:

@@ -34,6 +34,23 @@ def test_the_detections_that_test_writes_score_to_the_metrics_that_it_writes(
     assert evaluate(json.loads(Path(truth).read_text()), detections, AITOD) == written
 
 
+def test_voc_of_files_and_of_a_checkpoint_agree_and_the_tables_are_written(trained: object, tmp_path: Path) -> None:
+    best, truth = str(trained.folder / "run/best.pt"), str(trained.data.root / "train.json")
+    arguments = ["--protocol", "voc", "--output", str(tmp_path / "a"), "--markdown", str(tmp_path / "deep/table.md")]
+    assert test_script.main(["--checkpoint", best, *arguments, "eval.conf=0.0001"]) == 0
+    written = metrics(tmp_path / "a")
+    assert set(written) == {"AP50_voc07", "AP50_voc12", "AP50_coco", "per_class"}
+    lines = (tmp_path / "deep/table.md").read_text().splitlines()
+    assert lines[0] == "### YOLO11n: 12 images, in percent"
+    assert lines[2] == "| class | AP50_voc07 | AP50_voc12 | AP50_coco |" and lines[5].startswith("| alpha | ")
+    for name in ("precision_recall", "sizes", "confusion"):
+        assert cv2.imread(str(tmp_path / f"a/pictures/{name}.png")) is not None
+
+    arguments = ["--ground-truth", truth, "--detections", str(tmp_path / "a/detections.json"), "--protocol", "voc"]
+    assert test_script.main([*arguments, "--output", str(tmp_path / "b")]) == 0
+    assert metrics(tmp_path / "b") == written
+
+
 def test_the_average_of_a_last_checkpoint_is_tested_as_the_best_one(trained: object, tmp_path: Path) -> None:
     """Without data.val both hold the same weights."""
     for name in ("best", "last"):

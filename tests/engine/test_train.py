@@ -70,12 +70,13 @@ def test_a_run_leaves_what_the_readme_names(tiny_run: object, capsys: pytest.Cap
     assert all(np.isfinite(r["loss"]["box"]) and r["loss"]["box"] > 0 for r in log)
     assert all(0 <= r["unassigned_share"] <= 1 and set(r["val"]) >= {"AP", "AP50", "AP_vt", "AR1500"} for r in log)
 
-    for name in ("training_batch", "assigned_cells", "validation"):
+    pictures = {"training_batch", "assigned_cells", "validation", "precision_recall", "sizes", "confusion"}
+    for name in pictures:
         assert cv2.imread(str(folder / "pictures" / f"{name}.png")) is not None
     board = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert [e.step for e in board.Scalars("loss/box")] == [3, 6]
     assert board.Scalars("val/AP50")[1].value == pytest.approx(log[1]["val"]["AP50"])
-    assert set(board.Tags()["images"]) == {"training_batch", "assigned_cells", "validation"}
+    assert set(board.Tags()["images"]) == pictures
 
 
 @pytest.mark.parametrize(("step", "position"), [(1, (0, 1)), (4, (1, 2))])
@@ -132,6 +133,17 @@ def test_without_validation_best_is_the_last_average(tiny_run: object) -> None:
     last, best = (checkpoint.load(tiny_run.folder / "run" / f"{name}.pt") for name in ("last", "best"))
     assert_same(last["ema"], best["weights"])
     assert "val" not in records(tiny_run.folder / "run")[-1]
+
+
+def test_by_voc_the_line_the_log_and_the_choice_of_best_follow_the_area_under_the_curve(
+    tiny_run: object, capsys: pytest.CaptureFixture
+) -> None:
+    assert tiny_run.train("run", "eval.protocol=voc", "train.epochs=1", "train.close_mosaic=0") == 0
+    value = records(tiny_run.folder / "run")[0]["val"]
+    assert set(value) == {"AP50_voc07", "AP50_voc12", "AP50_coco"}
+    assert f"AP50_voc12 {value['AP50_voc12']:.3f}  AP50_voc07 {value['AP50_voc07']:.3f}" in capsys.readouterr().out
+    assert checkpoint.load(tiny_run.folder / "run/best.pt")["progress"]["AP50_voc12"] == value["AP50_voc12"]
+    assert checkpoint.load(tiny_run.folder / "run/last.pt")["best"] == value["AP50_voc12"]
 
 
 def test_weights_of_another_run_are_taken_as_far_as_they_fit(tiny_run: object, capsys: pytest.CaptureFixture) -> None:

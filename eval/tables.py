@@ -1,0 +1,151 @@
+"""Figures as tables: our own class by class, and beside the paper's where the data set is the paper's.
+
+The paper's tables stand in paper_tables.toml, with their source. A Table renders as aligned text for a terminal or as
+Markdown for a README.
+"""
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+from eval.voc import DEFINITIONS
+
+PAPER = Path(__file__).with_name("paper_tables.toml")
+DIOR_ROWS = {"AP50_voc07": "VOC07", "AP50_voc12": "VOC12", "AP50_coco": "COCO", "AP50": "COCO"}
+
+
+class Subject(NamedTuple):
+    """What was scored.
+
+    Args:
+        name: of our row.
+        num_images: that it was scored on.
+        parameters, modules: of the network and which of MDCA, ARB and PFDH it has; None for detections without a model.
+    """
+
+    name: str
+    num_images: int
+    parameters: int | None = None
+    modules: tuple[bool, bool, bool] | None = None
+
+
+class Table(NamedTuple):
+    """A table of texts.
+
+    Args:
+        rows: as wide as `header`; the first column and those in `left` are set left, the others right.
+        ours: how many of the last rows are ours; they stand below a line, or in bold.
+        note: a line below, or "".
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    ours: int = 0
+    note: str = ""
+    left: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Aligned columns."""
+        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        pads = [str.ljust if self._is_left(k) else str.rjust for k in range(len(self.header))]
+        lines = ["  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip()
+                 for row in (self.header, *self.rows)]
+        rule = "-" * max(map(len, lines))
+        lines.insert(1, rule)
+        if self.ours:
+            lines.insert(len(lines) - self.ours, rule)
+        return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
+
+    def markdown(self) -> str:
+        """A table of GitHub's Markdown under a heading."""
+        aligned = tuple(":---" if self._is_left(k) else "---:" for k in range(len(self.header)))
+        first = len(self.rows) - self.ours
+        rows = [tuple(c and f"**{c}**" for c in row) if k >= first else row for k, row in enumerate(self.rows)]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (self.header, aligned, *rows)]
+        return "\n".join([f"### {self.title}", "", *lines, *(["", self.note] if self.note else [])])
+
+    def _is_left(self, k: int) -> bool:
+        return k == 0 or self.header[k] in self.left
+
+
+def all_tables(metrics: dict, subject: Subject) -> list[Table]:
+    """Our table and, for the classes of AI-TOD or DIOR, those of the paper with our row below.
+
+    Args:
+        metrics: as in metrics.json, from any protocol.
+    """
+    paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
+    tables = [own_table(metrics, subject)]
+    if "AP_vt" in metrics and _same_classes(metrics, paper["aitod"]):
+        tables.append(_table1(metrics, subject, paper))
+        if subject.parameters is not None:
+            tables.append(_table3(metrics, subject, paper))
+    if any(name in metrics for name in DIOR_ROWS) and _same_classes(metrics, paper["dior"]):
+        tables.append(_table2(metrics, subject, paper))
+    return tables
+
+
+def own_table(metrics: dict, subject: Subject) -> Table:
+    """Metrics in percent, all classes first, then class by class; "-" where there is no object."""
+    columns = [name for name in metrics if name != "per_class"]
+    rows = [(name, *(_percent(values[c]) for c in columns)) for name, values in
+            (("all", metrics), *metrics["per_class"].items())]
+    note = ""
+    if columns == list(DEFINITIONS):
+        note = "AP at IoU 0.5: mean of 11 recalls (voc07), area under the curve (voc12), COCO's 101 recalls and matching (coco)"
+    return Table(f"{subject.name}: {subject.num_images:,} images, in percent", ("class", *columns), rows, note=note)
+
+
+def _table1(metrics: dict, subject: Subject, paper: dict) -> Table:
+    data = paper["aitod"]
+    ours = (subject.name, "-", "-", *(_percent(metrics[name]) for name in data["columns"][3:]))
+    return _beside(data, [ours], subject, left=("Backbone",))
+
+
+def _table2(metrics: dict, subject: Subject, paper: dict) -> Table:
+    data = paper["dior"]
+    values = {_plain(name): figures for name, figures in metrics["per_class"].items()}
+    ours = [(f"{subject.name}, {label}", *(_percent(values[_plain(c)][key]) for c in data["classes"]), _percent(metrics[key]))
+            for key, label in DIOR_ROWS.items() if key in metrics]
+    return _beside(data, ours, subject)
+
+
+def _table3(metrics: dict, subject: Subject, paper: dict) -> Table:
+    data = paper["ablation"]
+    rows = [["YOLOv11m", *row] for row in data["rows"]]
+    ours = (subject.name, *map(_cell, subject.modules), *(_percent(metrics[name]) for name in ("AP", "AP50", "AP75")),
+            f"{subject.parameters:,}")
+    data = {**data, "columns": ["Baseline", *data["columns"]], "rows": rows, "test_images": paper["aitod"]["test_images"]}
+    return _beside(data, [ours], subject, left=("MDCA", "ARB", "PFDH"))
+
+
+def _beside(data: dict, ours: list[tuple[str, ...]], subject: Subject, left: tuple[str, ...] = ()) -> Table:
+    rows = [tuple(map(_cell, row)) for row in data["rows"]]
+    note = ""
+    if subject.num_images != data["test_images"]:
+        note = (f"Not comparable: the paper's figures are of {data['test_images']:,} test images, the last "
+                f"{'row is' if len(ours) == 1 else 'rows are'} of {subject.num_images:,} images.")
+    return Table(f"{data['table']} of the RS-TinyNet paper, with {subject.name} below", tuple(data["columns"]), [*rows, *ours],
+                 len(ours), note, left)
+
+
+def _same_classes(metrics: dict, data: dict) -> bool:
+    return sorted(map(_plain, metrics["per_class"])) == sorted(map(_plain, data["classes"]))
+
+
+def _plain(name: str) -> str:
+    """A class name without what its spellings differ in: capitals, hyphens, spaces."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if value >= 0 else "-"
+
+
+def _cell(value: bool | int | float | str) -> str:
+    """A value of the TOML file as the paper prints it; the counts of parameters with commas."""
+    if isinstance(value, bool):
+        return "x" if value else ""
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    return f"{value:.1f}" if isinstance(value, float) else value
