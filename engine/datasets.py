@@ -5,8 +5,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import Batch, collate
-from data.coco import CocoSource, load_coco
+from data.coco import load_coco
 from data.loader import EvalDataset, eval_loader, train_loader
+from data.source import Source
 from engine.config import Config, EvalConfig
 from engine.distributed import Ranks
 from engine.evaluator import PROTOCOLS
@@ -15,7 +16,7 @@ from eval.coco import DetectionArrays, evaluate
 from eval.files import read_ground_truth
 
 
-def open_split(config: Config, split: str, classes: tuple[str, ...], training: bool) -> CocoSource:
+def open_split(config: Config, split: str, classes: tuple[str, ...], training: bool) -> Source:
     """Load one of data.train, data.val and data.test.
 
     Args:
@@ -88,7 +89,7 @@ class TrainingData:
         return collate([s for s in first if s.image.shape == first[0].image.shape]).to(device)
 
 
-def test_loader(config: Config, source: CocoSource, ranks: Ranks) -> DataLoader:
+def test_loader(config: Config, source: Source, ranks: Ranks) -> DataLoader:
     """A loader over one split for testing."""
     return eval_loader(
         source, config.train.image_size, config.eval.batch_size, workers=config.train.workers, rank=ranks.rank,
