@@ -3,9 +3,9 @@
 A model:     python test.py --checkpoint runs/yolo11n/best.pt --split test data.root=DIR
 Files only:  python test.py --ground-truth gt.json --detections dt.json --protocol aitod
 
-Prints a table by class and writes metrics.json and, for a model, detections.json (COCO results) into --output (default:
-the checkpoint's folder / <split>). torchrun shares the images over several GPUs. Settings of the checkpoint can be
-overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu.
+Prints a table by class and writes metrics.json and, for a model, detections.json (COCO results; for a VOC set with its
+ground_truth.json) into --output (default: the checkpoint's folder / <split>). torchrun shares the images over several
+GPUs. Settings of the checkpoint can be overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu.
 """
 import argparse
 from pathlib import Path

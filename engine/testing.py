@@ -3,7 +3,7 @@ from pathlib import Path
 
 from engine import checkpoint
 from engine import config as configs
-from engine.datasets import open_split, read_truth, score, split_file, test_loader
+from engine.datasets import is_voc, open_split, read_truth, score, split_file, test_loader
 from engine.distributed import Ranks
 from engine.evaluator import PROTOCOLS, predict_all
 from engine.log import write_json
@@ -12,7 +12,10 @@ from eval.files import read_detections, read_ground_truth, write_detections
 
 
 def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str]) -> int:
-    """Detect on a split, write detections.json and metrics.json, print the table; returns the exit code."""
+    """Detect on a split, write detections.json and metrics.json, print the table; returns the exit code.
+
+    For a VOC set, ground_truth.json is the same annotations in COCO's form, with the ids of detections.json.
+    """
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
     ranks = Ranks(config.train.device)
@@ -29,8 +32,10 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
             return 0
         output.mkdir(parents=True, exist_ok=True)
         write_detections(output / "detections.json", found.detections)
-        metrics = score(read_truth(split_file(config, split), class_names), found.detections, config.eval)
-        _report(metrics, output)
+        truth = read_truth(config, split, class_names)
+        if is_voc(split_file(config, split)):       # else detections.json would have nothing to be scored against again
+            write_json(output / "ground_truth.json", truth)
+        _report(score(truth, found.detections, config.eval), output)
         if found.capped_images:
             print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections; the weakest "
                   "were left out")
