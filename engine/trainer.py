@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import engine.optimizer as optim
 from engine import checkpoint
-from engine.config import Config
+from engine.config import Config, from_dict
 from engine.datasets import TrainingData, score
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
@@ -312,11 +312,12 @@ def _summary(record: dict, epochs: int) -> str:
 
 def _check_same_config(saved: dict, current: dict, path: Path) -> None:
     """Refuse to resume with other settings: the result would be neither run."""
+    saved = from_dict(saved, str(path)).to_dict()       # a key that is younger than the checkpoint had its default
     differing = []
     for section, values in current.items():
         for name, value in values.items():
             key = f"{section}.{name}"
-            before = saved.get(section, {}).get(name)
+            before = saved[section][name]
             if before != value and key not in MAY_DIFFER_ON_RESUME:
                 differing.append(f"{key} (was {before!r}, now {value!r})")
     if differing:
