@@ -5,9 +5,9 @@ Files only:  python test.py --ground-truth gt.json --detections dt.json --protoc
 
 Prints the figures by class and, for the classes of AI-TOD or DIOR, the paper's tables with ours below. Writes metrics.json,
 pictures/ (precision-recall curves, sizes of found and missed objects, confusion of classes) and, for a model,
-detections.json (COCO results) into --output (default: the checkpoint's folder / <split>, or that of the detections).
-torchrun shares the images over several GPUs. Settings of the checkpoint can be overridden: eval.conf=0.01,
-train.image_size=1024, train.device=cpu.
+detections.json (COCO results; for a VOC set with its ground_truth.json) into --output (default: the checkpoint's folder /
+<split>, or that of the detections). torchrun shares the images over several GPUs. Settings of the checkpoint can be
+overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu.
 """
 import argparse
 from pathlib import Path

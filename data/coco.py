@@ -1,96 +1,23 @@
 """A COCO JSON file and its folder of images, read once into flat arrays.
 
-What cannot be true is an error that names the entry; what cannot be learned (boxes outside the image, without area,
-crowds) is left out in training, and counted. Annotations for testing are never changed: the evaluator reads the file
-itself.
+What cannot be true is an error that names the entry. For testing the evaluator reads the file itself.
 """
 import difflib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-import cv2
 import numpy as np
 
+from data.source import FARTHEST, ImageRecord, Source, assemble, files_below
 from errors import InputError
-
-FARTHEST = 1e9      # pixels; a coordinate beyond this is a mistake, and would not survive float32
-
-
-class ImageRecord(NamedTuple):
-    """One image of a data set."""
-
-    id: int
-    path: str
-    width: int          # pixels
-    height: int
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR. The only place where pixels are read."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
-    # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    if image is None:
-        raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file.")
-    return image
-
-
-@dataclass
-class CocoSource:
-    """Images and their objects. Label k means category_ids[k], named class_names[k].
-
-    Objects of image i are rows offsets[i] to offsets[i + 1] of `boxes` and `labels`.
-    """
-
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    images: list[ImageRecord]
-    boxes: np.ndarray           # (N, 4) float32, xyxy pixels
-    labels: np.ndarray          # (N,) int64
-    offsets: np.ndarray         # (I + 1,) int64
-    changes: Counter = field(default_factory=Counter)      # what was done to annotations that cannot be learned
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def image(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 BGR."""
-        record = self.images[index]
-        image = read_image(record.path)
-        if image.shape[:2] != (record.height, record.width):
-            raise InputError(
-                f"{record.path}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say {record.width} x "
-                f"{record.height}. Replace the file or mend its width and height in the JSON."
-            )
-        return image
-
-    def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4) float32 and labels (n,) int64 of one image."""
-        rows = slice(self.offsets[index], self.offsets[index + 1])
-        return self.boxes[rows], self.labels[rows]
-
-    def summary(self) -> str:
-        """One line: how many images, boxes and classes, and what was changed."""
-        line = f"{len(self):,} images, {len(self.boxes):,} boxes, {len(self.class_names)} classes"
-        empty = int((np.diff(self.offsets) == 0).sum())
-        if empty:
-            line += f", {empty:,} images without a box"
-        for what, count in self.changes.items():
-            line += f"; {count:,} {what}"
-        return line
 
 
 def load_coco(
     annotations: Path, images: Path, *, classes: tuple[str, ...] = (), key: str = "data.train", training: bool
-) -> CocoSource:
+) -> Source:
     """Read and check a COCO JSON file.
 
     Args:
@@ -117,27 +44,8 @@ def load_coco(
     label_of = {identity: k for k, identity in enumerate(ids)}
     label = np.fromiter((label_of.get(c, -1) for c in category), dtype=np.int64, count=len(category))
 
-    changes = Counter()
-    keep = label >= 0
     box = np.concatenate((box[:, :2], box[:, :2] + box[:, 2:]), 1)
-    if training:
-        size = np.array([(r.width, r.height) for r in records], dtype=np.float64).reshape(-1, 2)[image]
-        clipped = np.clip(box, 0, np.concatenate((size, size), 1))
-        solid = ((box[:, 2:] - box[:, :2]) > 0).all(1)
-        visible = ((clipped[:, 2:] - clipped[:, :2]) > 0).all(1)
-        reasons = {
-            "crowds left out": keep & crowd,
-            "boxes of zero size left out": keep & ~crowd & ~solid,
-            "boxes outside their image left out": keep & ~crowd & solid & ~visible,
-            "boxes clipped to their image": keep & ~crowd & solid & visible & (clipped != box).any(1),
-        }
-        changes.update({what: int(mask.sum()) for what, mask in reasons.items() if mask.any()})
-        keep &= ~crowd & solid & visible
-        box = clipped
-    order = np.flatnonzero(keep)
-    order = order[np.argsort(image[order], kind="stable")]
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(image[order], minlength=len(records)))))
-    return CocoSource(names, ids, records, box[order].astype(np.float32), label[order], offsets, changes)
+    return assemble(names, ids, records, image, label, box, ("crowds", crowd), training)
 
 
 def _read_json(path: Path, key: str) -> object:
@@ -211,13 +119,7 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
 
 
 def _check_files(records: list[ImageRecord], folder: Path, where: str) -> None:
-    """One scan of the folder instead of a look at each file."""
-    if not folder.is_dir():
-        raise InputError(f"data.images: {folder} is not a folder. Name the images' folder, relative to data.root.")
-    walk = os.walk(folder, followlinks=True)
-    present = {os.path.normpath(os.path.join(base, name)) for base, _, names in walk for name in names}
-    if not present:
-        raise InputError(f"data.images: {folder} is empty. Unpack the images there, or name another folder.")
+    present = set(files_below(folder, "data.images"))
     missing = [r.path for r in records if os.path.normpath(r.path) not in present]
     if missing:
         shown = ", ".join(os.path.relpath(p, folder) for p in missing[:5])

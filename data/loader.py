@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.batch import Batch, ImageMeta, Sample, collate
-from data.coco import CocoSource
 from data.mosaic import compose
+from data.source import Source
 from data.transforms import AugmentConfig, jitter_colours, letterbox, letterbox_shape
 from errors import InputError
 
@@ -29,7 +29,7 @@ class TrainDataset(Dataset):
         mosaic_epochs: mosaic is used in epochs below this.
     """
 
-    def __init__(self, source: CocoSource, image_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int):
+    def __init__(self, source: Source, image_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int):
         self.source = source
         self.image_size = image_size
         self.augment = augment
@@ -54,7 +54,7 @@ class TrainDataset(Dataset):
 class EvalDataset(Dataset):
     """Samples as they are, fitted to the network's input; each image is padded on its own."""
 
-    def __init__(self, source: CocoSource, image_size: int):
+    def __init__(self, source: Source, image_size: int):
         self.source = source
         self.image_size = image_size
 
@@ -143,7 +143,7 @@ class EvalSampler(Sampler):
 
 
 def train_loader(
-    source: CocoSource, image_size: int, batch_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int,
+    source: Source, image_size: int, batch_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int,
     workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
 ) -> DataLoader:
     """Batches of augmented samples; `.batch_sampler.set_position` says which come next."""
@@ -152,7 +152,7 @@ def train_loader(
 
 
 def eval_loader(
-    source: CocoSource, image_size: int, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
+    source: Source, image_size: int, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader:
     """Batches of every image once, over all ranks."""

@@ -24,11 +24,12 @@ class DataConfig:
     """Where the images and annotations lie. Paths are relative to `root`."""
 
     root: str = ""
-    train: str = ""                     # COCO JSON
+    train: str = ""                     # COCO JSON; or, ending in .txt, a VOC image list
     val: str = ""                       # empty: no validation, best.pt is the last EMA
     test: str = ""
-    images: str = "images"              # folder that the file names in the JSON start from
-    classes: tuple[str, ...] = ()       # names to keep, in this order; empty: all, by category id
+    images: str = "images"              # folder that the file names start from; for VOC searched with its subfolders
+    annotations: str = "Annotations"    # folder of a VOC list's XML files, likewise
+    classes: tuple[str, ...] = ()       # COCO: names to keep, in this order; VOC: all names; empty: what the files hold
 
 
 @dataclass(frozen=True)

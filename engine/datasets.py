@@ -5,38 +5,52 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import Batch, collate
-from data.coco import CocoSource, load_coco
+from data.coco import load_coco
 from data.loader import EvalDataset, eval_loader, train_loader
+from data.source import Source
+from data.voc import load_voc, voc_truth
 from engine.config import Config
 from engine.distributed import Ranks
 from errors import InputError
 from eval.files import read_ground_truth
 
 
-def open_split(config: Config, split: str, classes: tuple[str, ...], training: bool) -> CocoSource:
+def open_split(config: Config, split: str, classes: tuple[str, ...], training: bool) -> Source:
     """Load one of data.train, data.val and data.test.
 
     Args:
-        classes: names to keep, in the order of their labels; empty: all, by category id.
+        classes: names in the order of their labels, of which a COCO file may hold more; empty: those of the files.
         training: boxes that cannot be learned are dropped.
     """
-    return load_coco(
-        split_file(config, split), Path(config.data.root) / config.data.images, classes=classes, key=f"data.{split}",
-        training=training,
-    )
+    file, root = split_file(config, split), Path(config.data.root)
+    images, key = root / config.data.images, f"data.{split}"
+    if is_voc(file):
+        return load_voc(file, root / config.data.annotations, images, classes=classes, key=key, training=training)
+    return load_coco(file, images, classes=classes, key=key, training=training)
 
 
 def split_file(config: Config, split: str) -> Path:
-    """The annotation file of a split."""
+    """The annotation file of a split, or its VOC image list."""
     name = getattr(config.data, split)
     if not name:
-        raise InputError(f"data.{split}: is not set. Name a COCO JSON file, relative to data.root={config.data.root or '.'}.")
+        raise InputError(f"data.{split}: is not set. Name a COCO JSON file or a VOC image list (.txt), relative to "
+                         f"data.root={config.data.root or '.'}.")
     return Path(config.data.root) / name
 
 
-def read_truth(path: Path, class_names: tuple[str, ...]) -> dict:
-    """A COCO ground truth, restricted to the classes that the model knows; annotations are left as they are."""
-    truth = read_ground_truth(path)
+def is_voc(file: Path) -> bool:
+    """Whether a split is a VOC image list."""
+    return file.suffix == ".txt"
+
+
+def read_truth(config: Config, split: str, class_names: tuple[str, ...]) -> dict:
+    """A split's COCO ground truth, restricted to the classes that the model knows; annotations are left as they are."""
+    file, root = split_file(config, split), Path(config.data.root)
+    if is_voc(file):
+        return voc_truth(
+            file, root / config.data.annotations, root / config.data.images, classes=class_names, key=f"data.{split}"
+        )
+    truth = read_ground_truth(file)
     categories = [c for c in truth["categories"] if c["name"] in class_names]
     ids = {c["id"] for c in categories}
     return {**truth, "categories": categories, "annotations": [a for a in truth["annotations"] if a["category_id"] in ids]}
@@ -73,7 +87,7 @@ class TrainingData:
             )
             self._val = EvalDataset(val, train.image_size)
             if ranks.is_main:
-                self.val_truth = read_truth(split_file(config, "val"), source.class_names)
+                self.val_truth = read_truth(config, "val", source.class_names)
 
     def sample_batch(self, device: torch.device, count: int = 3) -> Batch:
         """The first validation images, of one shape, to look at."""
@@ -81,7 +95,7 @@ class TrainingData:
         return collate([s for s in first if s.image.shape == first[0].image.shape]).to(device)
 
 
-def test_loader(config: Config, source: CocoSource, ranks: Ranks) -> DataLoader:
+def test_loader(config: Config, source: Source, ranks: Ranks) -> DataLoader:
     """A loader over one split for testing."""
     return eval_loader(
         source, config.train.image_size, config.eval.batch_size, workers=config.train.workers, rank=ranks.rank,

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from data import Batch, Targets
 from data.batch import ImageMeta
-from data.coco import read_image
+from data.pixels import read_image
 from data.transforms import letterbox
 from engine import checkpoint
 from engine import config as configs

@@ -6,7 +6,7 @@ import torch
 from engine import checkpoint
 from engine import config as configs
 from engine.charts import draw_charts
-from engine.datasets import open_split, read_truth, split_file, test_loader
+from engine.datasets import is_voc, open_split, read_truth, split_file, test_loader
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import predict_all
@@ -19,6 +19,8 @@ from models import ModelConfig, build_model
 
 def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str], markdown: Path | None = None) -> int:
     """Detect on a split, write detections.json, metrics.json and pictures, print the tables; returns the exit code.
+
+    For a VOC set, ground_truth.json is the same annotations in COCO's form, with the ids of detections.json.
 
     Args:
         markdown: a file to write the tables to.
@@ -39,7 +41,10 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
             return 0
         output.mkdir(parents=True, exist_ok=True)
         write_detections(output / "detections.json", found.detections)
-        scored = score(read_truth(split_file(config, split), class_names), found.detections, config.eval.protocol)
+        truth = read_truth(config, split, class_names)
+        if is_voc(split_file(config, split)):       # else detections.json would have nothing to be scored against again
+            write_json(output / "ground_truth.json", truth)
+        scored = score(truth, found.detections, config.eval.protocol)
         _report(scored, _subject(model.config, len(source)), output, markdown)
         if found.capped_images:
             print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections; the weakest "

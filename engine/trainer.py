@@ -13,7 +13,7 @@ from tqdm import tqdm
 import engine.optimizer as optim
 from engine import checkpoint
 from engine.charts import draw_charts
-from engine.config import Config
+from engine.config import Config, from_dict
 from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
@@ -318,11 +318,12 @@ def _summary(record: dict, epochs: int, headlines: tuple[str, ...]) -> str:
 
 def _check_same_config(saved: dict, current: dict, path: Path) -> None:
     """Refuse to resume with other settings: the result would be neither run."""
+    saved = from_dict(saved, str(path)).to_dict()       # a key that is younger than the checkpoint had its default
     differing = []
     for section, values in current.items():
         for name, value in values.items():
             key = f"{section}.{name}"
-            before = saved.get(section, {}).get(name)
+            before = saved[section][name]
             if before != value and key not in MAY_DIFFER_ON_RESUME:
                 differing.append(f"{key} (was {before!r}, now {value!r})")
     if differing:

@@ -65,10 +65,71 @@ def shared_tiny_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
     return TinySet(tmp_path_factory.mktemp("shared") / "tiny")
 
 
+class TinyVoc:
+    """The same set as VOC: `root` holds Annotations, ImageSets/Main/{train,val,test}.txt and JPEGImages."""
+
+    SPLITS = {"train": range(8), "val": range(8, 10), "test": range(10, 12)}
+
+    def __init__(self, tiny: TinySet):
+        self.root, self.content = tiny.root, tiny.content
+        (self.root / "images").rename(self.root / "JPEGImages")
+        (self.root / "Annotations").mkdir()
+        (self.root / "ImageSets/Main").mkdir(parents=True)
+        self.names = [Path(i["file_name"]).stem for i in self.content["images"]]
+        for k in range(len(self.names)):
+            self.write(k, self.xml(k))
+        for split, members in self.SPLITS.items():
+            self.list(split, [self.names[k] for k in members])
+
+    def objects(self, k: int) -> list[tuple[str, int, int, int, int]]:
+        """Class and x, y, width, height of the objects of image k."""
+        image, name = self.content["images"][k]["id"], dict(zip(TinySet.IDS, TinySet.NAMES, strict=True))
+        return [(name[a["category_id"]], *a["bbox"]) for a in self.content["annotations"] if a["image_id"] == image]
+
+    def xml(self, k: int) -> str:
+        """Image k as DIOR writes it: pixels are counted from 1, both corners belong to the box."""
+        image = self.content["images"][k]
+        objects = "".join(
+            f"<object><name>{name}</name><pose>Unspecified</pose><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
+            f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>" for name, x, y, w, h in self.objects(k)
+        )
+        return (f"<annotation><filename>{image['file_name']}</filename><size><width>{image['width']}</width><height>"
+                f"{image['height']}</height><depth>3</depth></size><segmented>0</segmented>{objects}</annotation>")
+
+    def write(self, k: int, text: str) -> Path:
+        """Write the XML file of image k."""
+        path = self.root / f"Annotations/{self.names[k]}.xml"
+        path.write_text(text)
+        return path
+
+    def list(self, split: str, names: list[str]) -> Path:
+        """Write a list of images."""
+        path = self.root / f"ImageSets/Main/{split}.txt"
+        path.write_text("\n".join(names) + "\n")
+        return path
+
+
+@pytest.fixture
+def tiny_voc(tiny_set: TinySet) -> TinyVoc:
+    """tiny_set as VOC, in the place of tiny_set."""
+    return TinyVoc(tiny_set)
+
+
+def shared_set(name: str) -> Path:
+    """A folder of real images, or a skipped test. RS_TINYNET_DATA names the folder that holds them all."""
+    folder = Path(os.environ.get("RS_TINYNET_DATA", Path(__file__).parents[2] / "shared" / "data")) / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set RS_TINYNET_DATA to the folder that holds {name}")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_set() -> Path:
-    """tinyrs4_416: 622 real aerial images. RS_TINYNET_DATA names the folder that holds it."""
-    folder = Path(os.environ.get("RS_TINYNET_DATA", Path(__file__).parents[2] / "shared" / "data")) / "tinyrs4_416"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set RS_TINYNET_DATA to the folder that holds tinyrs4_416")
-    return folder
+    """tinyrs4_416: 622 real aerial images as COCO."""
+    return shared_set("tinyrs4_416")
+
+
+@pytest.fixture(scope="session")
+def real_voc() -> Path:
+    """tinyrs4: the same images at their own size, as COCO and, in the folder voc, as DIOR has its annotations."""
+    return shared_set("tinyrs4")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from engine import checkpoint
 from errors import InputError
 from models import ModelConfig, build_model
@@ -93,3 +94,13 @@ def test_a_model_for_inference_gives_the_outputs_of_the_one_that_was_saved(tmp_p
     assert saved["class_names"] == ["a", "b", "c"]
     torch.testing.assert_close(after.class_logits, before.class_logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after.box_logits, before.box_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_older_than_a_key_goes_on_with_its_default(trained: object, tmp_path: Path) -> None:
+    content = checkpoint.load(trained.folder / "run/last.pt")
+    del content["config"]["data"]["annotations"]
+    checkpoint.save(tmp_path / "last.pt", content)
+    again = ["--config", str(trained.config), "--output", str(tmp_path), "--resume", "train.epochs=1", "data.val="]
+    with pytest.raises(InputError, match="data.annotations .was 'Annotations', now 'xml'."):
+        train.main([*again, "data.annotations=xml"])
+    assert train.main(again) == 0

@@ -1,9 +1,11 @@
 """Configuration: what a file, its bases and the command line say is what a run gets, and nothing else is accepted."""
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data.names import DIOR
 from engine import config as configs
 from errors import InputError
 from models import build_model
@@ -83,16 +85,41 @@ def test_the_paper_recipe() -> None:
     assert (train.momentum, train.weight_decay) == (0.937, 0.0005)
 
 
-def test_the_configs_for_table_iii_have_its_counts() -> None:
-    counts = {
-        "yolo11m": 20_059_176, "ablation_mdca": 20_553_992, "ablation_arb": 30_294_440, "ablation_pfdh": 21_339_925,
-        "ablation_mdca_arb": 30_789_252, "ablation_arb_pfdh": 32_159_637, "ablation_mdca_pfdh": 21_924_397,
-        "ablation_mdca_arb_pfdh": 32_159_657, "yolo11m_p2": 20_553_968, "rs_tinynet_m": 32_159_661,
-    }
+COUNTS = {      # with AI-TOD's eight classes
+    "yolo11m": 20_059_176, "ablation_mdca": 20_553_992, "ablation_arb": 30_294_440, "ablation_pfdh": 21_339_925,
+    "ablation_mdca_arb": 30_789_252, "ablation_arb_pfdh": 32_159_637, "ablation_mdca_pfdh": 21_924_397,
+    "ablation_mdca_arb_pfdh": 32_159_657, "yolo11m_p2": 20_553_968, "rs_tinynet_m": 32_159_661,
+}
+
+
+def parameters(folder: str, classes: int) -> dict[str, int]:
+    """Of the models in COUNTS, as the configs of a data set describe them."""
+    models = {name: configs.load(ROOT / f"configs/{folder}/{name}.toml").model for name in COUNTS}
     with torch.device("meta"):
-        found = {name: build_model(configs.load(ROOT / f"configs/aitod/{name}.toml").model).reported_parameters()
-                 for name in counts}
-    assert found == counts
+        return {name: build_model(replace(m, num_classes=classes)).reported_parameters() for name, m in models.items()}
+
+
+def test_the_configs_for_table_iii_have_its_counts() -> None:
+    assert parameters("aitod", 8) == COUNTS
+
+
+def test_on_dior_the_same_networks_have_twelve_more_classes() -> None:
+    """A class costs a 1x1 convolution with bias on each level: 3 levels of width 256, or with P2 4 levels of width 128."""
+    found = parameters("dior", 20)
+    assert found["yolo11m"] == 20_068_428
+    for name, count in COUNTS.items():
+        assert found[name] - count == 12 * (3 * 257 if name in ("yolo11m", "ablation_arb") else 4 * 129), name
+
+
+def test_dior_is_trained_by_the_recipe_of_aitod() -> None:
+    files = {path.name for path in (ROOT / "configs/aitod").iterdir()}
+    assert {path.name for path in (ROOT / "configs/dior").iterdir()} == files
+    for name in sorted(files):
+        dior, aitod = (configs.load(ROOT / "configs" / folder / name) for folder in ("dior", "aitod"))
+        assert (dior.train, dior.model, dior.loss, dior.assigner) == (aitod.train, aitod.model, aitod.loss, aitod.assigner)
+        assert dior.data.classes == tuple(DIOR) and dior.data.root == ""
+        parts = ("train.txt", "val.txt") if name.endswith("_dev.toml") else ("trainval.txt", "")
+        assert tuple(Path(getattr(dior.data, split)).name for split in ("train", "val", "test")) == (*parts, "test.txt")
 
 
 def test_objects_of_any_size_get_a_cell_on_tinyrs4() -> None:

@@ -1,0 +1,53 @@
+"""Image files: their pixels, and their size without the pixels."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from errors import InputError
+
+HEADER = 1 << 16                            # bytes in which a header is looked for
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}      # JPEG markers that begin a frame, which holds the size
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR. The only place where pixels are read."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
+    # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file.")
+    return image
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of what read_image returns, in pixels. Of JPEG and PNG files only the header is read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEADER)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
+    size = None
+    if head.startswith(b"\xff\xd8"):
+        size = _jpeg_size(head)
+    elif head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR" and b"eXIf" not in head:
+        size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    if size is None or not all(size):
+        size = read_image(path).shape[1::-1]
+    return size
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height from a JPEG's header; None where it is too long, or where Exif data may turn the picture."""
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF:
+        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
+        if marker in FRAMES:
+            return int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")
+        if marker == 0xE1 and head[at + 4 : at + 8] == b"Exif":
+            return None
+        at += 1 if marker == 0xFF else 2 + length           # 0xFF: a filler
+    return None

@@ -1,0 +1,56 @@
+"""The size of an image without its pixels is the size of its pixels."""
+import cv2
+import numpy as np
+import pytest
+
+from data.pixels import image_size, read_image
+from errors import InputError
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (37, 91, 3), dtype=np.uint8)
+JPEG = cv2.imencode(".jpg", PICTURE)[1].tobytes()
+PNG = cv2.imencode(".png", PICTURE)[1].tobytes()
+# Orientation 6: turned by 90 degrees. A little-endian TIFF header, one directory, one entry.
+EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\0\0\0\0"
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+FILES = {
+    "jpeg": JPEG,
+    "grey jpeg": cv2.imencode(".jpg", PICTURE[..., 0])[1].tobytes(),
+    "progressive jpeg": cv2.imencode(".jpg", PICTURE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes(),
+    "jpeg with a comment and a filler": JPEG[:2] + segment(0xFE, b"hello") + b"\xff" + JPEG[2:],
+    "jpeg with a header beyond what is looked at": JPEG[:2] + 2 * segment(0xFE, bytes(40_000)) + JPEG[2:],
+    "jpeg that is turned": JPEG[:2] + segment(0xE1, EXIF) + JPEG[2:],
+    "png": PNG,
+    "bmp": cv2.imencode(".bmp", PICTURE)[1].tobytes(),
+    "tiff": cv2.imencode(".tif", PICTURE)[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_size_is_that_of_the_pixels(tmp_path, name):
+    path = tmp_path / "picture"
+    path.write_bytes(FILES[name])
+    height, width = read_image(path).shape[:2]
+    assert (width, height) == ((37, 91) if "turned" in name else (91, 37))
+    assert image_size(path) == (width, height)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_only_the_header_is_read(tmp_path, kind):
+    path = tmp_path / "picture"
+    path.write_bytes(FILES[kind][:-200])        # no more decodable
+    assert image_size(path) == (91, 37)
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8", JPEG[:30], PNG[:20]])
+def test_a_file_without_a_size_is_named(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="broken.jpg: cannot be decoded"):
+        image_size(path)
+    with pytest.raises(InputError, match="absent.jpg: cannot be read"):
+        image_size(tmp_path / "absent.jpg")
