@@ -33,7 +33,7 @@ def test_a_step_of_training_and_a_test(tiny_voc: object, tmp_path: Path, capsys:
     arguments = ["--checkpoint", str(output / "best.pt"), "--output", str(tested), "eval.conf=0.0001"]
     assert test_script.main(arguments) == 0
     metrics = json.loads((tested / "metrics.json").read_text())
-    assert set(metrics["per_class"]) == {"Alpha", "beta", "gamma"} and 0 <= metrics["AP"] <= 1
+    assert set(metrics["per_class"]) == {"Alpha", "beta", "gamma"} and 0 <= metrics["AP50_voc12"] <= 1
     truth = json.loads((tested / "ground_truth.json").read_text())
     assert [i["file_name"] for i in truth["images"]] == ["010.png", "011.png"]
     assert [a["bbox"] for a in truth["annotations"]] == [list(o[1:]) for k in (10, 11) for o in tiny_voc.objects(k)]
@@ -41,7 +41,7 @@ def test_a_step_of_training_and_a_test(tiny_voc: object, tmp_path: Path, capsys:
     assert {d["category_id"] for d in detections} <= {1, 2, 3} and {d["image_id"] for d in detections} == {1, 2}
 
     again = ["--ground-truth", str(tested / "ground_truth.json"), "--detections", str(tested / "detections.json")]
-    assert test_script.main([*again, "--protocol", "coco", "--output", str(tmp_path / "again")]) == 0
+    assert test_script.main([*again, "--protocol", "voc", "--output", str(tmp_path / "again")]) == 0
     assert json.loads((tmp_path / "again/metrics.json").read_text()) == metrics
 
 
