@@ -1,6 +1,7 @@
 """Reading a VOC set: boxes and labels, DIOR's folders however they were unpacked, and every way in which it can be wrong."""
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 
 from data.coco import load_coco
-from data.names import DIOR
 from data.voc import load_voc, voc_truth
 from errors import InputError
 from eval.coco import COCO, evaluate
 
 NAMES = ("alpha", "beta", "gamma")
+DIOR = tuple(tomllib.loads((Path(__file__).parents[2] / "configs/dior/base.toml").read_text())["data"]["classes"])
 
 
 def paths(root: Path, split: str = "train", images: str = "JPEGImages") -> tuple[Path, Path, Path]:
@@ -207,7 +208,7 @@ def test_dior_is_read_however_it_was_unpacked(tmp_path, layout):
     dior = Dior(tmp_path)
     LAYOUTS[layout](dior)
     for split, members in (("trainval", ["00001", "00003", "00002"]), ("test", ["11726"])):
-        source = load_voc(*paths(tmp_path, split, "."), classes=tuple(DIOR), training=True)
+        source = load_voc(*paths(tmp_path, split, "."), classes=DIOR, training=True)
         assert [Path(r.path).name for r in source.images] == [f"{m}.jpg" for m in members]
         for index in range(len(members)):
             assert source.image(index).shape == (80, 80, 3)
@@ -219,8 +220,8 @@ def test_dior_is_read_however_it_was_unpacked(tmp_path, layout):
 def test_dior_s_classes_are_alphabetical_and_twenty(tmp_path):
     """The order of the paper's Table II is the alphabet's, so that a set without data.classes has the same labels."""
     Dior(tmp_path)
-    assert load_voc(*paths(tmp_path, "test", "."), training=True).class_names == tuple(DIOR)
-    assert len(set(DIOR.values())) == len(DIOR) == 20
+    assert load_voc(*paths(tmp_path, "test", "."), training=True).class_names == DIOR
+    assert len(set(DIOR)) == len(DIOR) == 20
 
 
 def text(change):
