@@ -5,12 +5,14 @@ Files only:  python test.py --ground-truth gt.json --detections dt.json --protoc
 
 Prints a table by class and writes metrics.json and, for a model, detections.json (COCO results) into --output (default:
 the checkpoint's folder / <split>). torchrun shares the images over several GPUs. Settings of the checkpoint can be
-overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu.
+overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu; with files alone eval.area_ranges, eval.max_dets and
+eval.olrp.
 """
 import argparse
 from pathlib import Path
 
 from engine import testing
+from engine.config import PROTOCOLS
 from errors import InputError, run
 
 
@@ -21,18 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which of data.* (default: test)")
     parser.add_argument("--ground-truth", type=Path, help="COCO annotations")
     parser.add_argument("--detections", type=Path, help="COCO results")
-    parser.add_argument("--protocol", choices=tuple(testing.PROTOCOLS), default="aitod", help="areas and maxDets for files")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="aitod", help="areas and maxDets for files")
     parser.add_argument("--output", type=Path, help="folder of metrics.json and detections.json")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="what changes in checkpoint or protocol")
     options = parser.parse_intermixed_args(arguments)
 
     files = (options.ground_truth, options.detections)
     if options.checkpoint and not any(files):
         return testing.test_checkpoint(options.checkpoint, options.split, options.output, options.overrides)
     if all(files) and not options.checkpoint:
-        if options.overrides:
-            raise InputError(f"'{options.overrides[0]}': settings belong to a checkpoint. Leave them out to score files.")
-        return testing.test_files(*files, options.protocol, options.output)
+        return testing.test_files(*files, options.protocol, options.output, options.overrides)
     raise InputError("test.py: name either --checkpoint, or --ground-truth and --detections.")
 
 

@@ -9,7 +9,6 @@ from data.coco import CocoSource, load_coco
 from data.loader import EvalDataset, eval_loader, train_loader
 from engine.config import Config, EvalConfig
 from engine.distributed import Ranks
-from engine.evaluator import PROTOCOLS
 from errors import InputError
 from eval.coco import DetectionArrays, evaluate
 from eval.files import read_ground_truth
@@ -46,7 +45,7 @@ def read_truth(path: Path, class_names: tuple[str, ...]) -> dict:
 
 def score(truth: dict | Path, detections: DetectionArrays, config: EvalConfig) -> dict:
     """Metrics of detections by the configured protocol."""
-    return evaluate(truth, detections, PROTOCOLS[config.protocol])
+    return evaluate(truth, detections, config.scoring())
 
 
 class TrainingData:

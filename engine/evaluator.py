@@ -11,10 +11,8 @@ from data import Batch
 from engine.config import EvalConfig
 from engine.distributed import Ranks
 from engine.postprocess import Detections, select, to_original
-from eval.coco import AITOD, COCO, DetectionArrays
+from eval.coco import DetectionArrays
 from models import decode
-
-PROTOCOLS = {"aitod": AITOD, "coco": COCO}
 
 
 @dataclass

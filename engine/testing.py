@@ -5,10 +5,13 @@ from engine import checkpoint
 from engine import config as configs
 from engine.datasets import open_split, read_truth, score, split_file, test_loader
 from engine.distributed import Ranks
-from engine.evaluator import PROTOCOLS, predict_all
+from engine.evaluator import predict_all
 from engine.log import write_json
+from errors import InputError
 from eval.coco import evaluate
-from eval.files import read_detections, read_ground_truth, write_detections
+from eval.files import read_detections, read_ground_truth_arrays, write_detections
+
+SCORING_KEYS = ("eval.area_ranges", "eval.max_dets", "eval.olrp")
 
 
 def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str]) -> int:
@@ -39,10 +42,15 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         ranks.close()
 
 
-def test_files(ground_truth: Path, detections: Path, protocol: str, output: Path | None) -> int:
-    """Score a COCO results file; returns the exit code."""
-    truth = read_ground_truth(ground_truth)
-    metrics = evaluate(truth, read_detections(detections, truth), PROTOCOLS[protocol])
+def test_files(ground_truth: Path, detections: Path, protocol: str, output: Path | None, overrides: list[str]) -> int:
+    """Score a COCO results file; returns the exit code. Overrides may change what the protocol sets: eval.olrp=true."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key not in SCORING_KEYS:
+            raise InputError(f"'{override}': belongs to a checkpoint. With files alone {', '.join(SCORING_KEYS)} can be set.")
+    config = configs.from_dict({"eval": {"protocol": protocol}}, "test.py", overrides)
+    truth = read_ground_truth_arrays(ground_truth)
+    metrics = evaluate(truth, read_detections(detections, truth), config.eval.scoring())
     output = output or detections.parent
     output.mkdir(parents=True, exist_ok=True)
     _report(metrics, output)
