@@ -161,7 +161,7 @@ def write_detections(path: str | os.PathLike, detections: DetectionArrays) -> No
 def load_json(path: str | os.PathLike) -> object:
     """The content of a JSON file. Raises InputError for a file that is missing, not text, or not JSON."""
     with JsonFile(path) as file:
-        content = file.value()
+        content = file.value(file.size + 1)
         file.finish()
     return content
 

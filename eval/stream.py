@@ -18,6 +18,7 @@ BATCH = 1024                         # records read by json at a time, at most
 MARGIN = 16                          # an error this close to the end of a window may come from the cut: -Infinity, \uD83D
 PROGRESS = 50_000_000                # bytes from which a progress bar is shown
 _DECODER = json.JSONDecoder()
+_CONTINUATION = bytes(range(0x80, 0xC0))                 # bytes that go on a character of UTF-8
 _SPACE, _SPACE_BYTES = re.compile(r"[ \t\n\r]*"), re.compile(rb"[ \t\n\r]*")
 
 
@@ -31,15 +32,16 @@ class JsonFile:
         self.path = os.fspath(path)
         try:
             self._file = open(path, "rb")                                            # noqa: SIM115
-            size = os.fstat(self._file.fileno()).st_size
+            self.size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise self._unreadable(error) from error
         self._buffer, self._at = b"", 0
-        self._before = 0                 # bytes of the file before the buffer
+        self._before = 0                 # bytes of the file before the buffer,
+        self._line, self._column = 1, 0  # and where that is: kept up as a pipe cannot be read again
         self._ended = False
         # None: shown on a terminal only
-        self._bar = tqdm(total=size, unit="B", unit_scale=True, desc=os.path.basename(self.path), leave=False,
-                         disable=None if size >= PROGRESS else True)
+        self._bar = tqdm(total=self.size, unit="B", unit_scale=True, desc=os.path.basename(self.path), leave=False,
+                         disable=None if self.size >= PROGRESS else True)
 
     def __enter__(self) -> "JsonFile":
         return self
@@ -71,10 +73,10 @@ class JsonFile:
         if self.peek():
             self._refuse("Extra data", self._at)
 
-    def value(self) -> object:
-        """Go past the next value and return it."""
+    def value(self, size: int = CHUNK) -> object:
+        """Go past the next value and return it; `size` is a guess at its bytes that spares reading it twice."""
         self.peek()
-        texts = self._texts()
+        texts = self._texts(size)
         while True:
             text, complete = next(texts)
             try:
@@ -135,7 +137,7 @@ class JsonFile:
         Returns:
             The elements; the text of the last one; what stands between it and the next one; and whether there is a next one.
         """
-        texts = self._texts()
+        texts = self._texts(CHUNK)
         while True:
             text, complete = next(texts)
             values, place, start, stop, more = [], 0, 0, 0, True
@@ -158,9 +160,8 @@ class JsonFile:
                 self._at += _size(text, place)
                 return values, text[start:stop], text[stop:place], more
 
-    def _texts(self) -> Iterator[tuple[str, bool]]:
+    def _texts(self, size: int) -> Iterator[tuple[str, bool]]:
         """The text ahead, more of it each time, and whether it reaches the end of the file."""
-        size = CHUNK
         while True:
             window = self._window(size)
             complete = self._ended and self._at + len(window) == len(self._buffer)
@@ -187,8 +188,9 @@ class JsonFile:
         except OSError as error:
             raise self._unreadable(error) from error
         self._ended = len(read) < asked
-        self._buffer = self._buffer[self._at :] + read
+        self._line, self._column = self._place_of(self._at)
         self._before += self._at
+        self._buffer = self._buffer[self._at :] + read
         self._at = 0
         self._bar.update(len(read))
 
@@ -205,17 +207,19 @@ class JsonFile:
 
     def _refuse(self, message: str, place: int) -> NoReturn:
         """Raise InputError for this place in the buffer, by line and column as in an editor."""
-        place += self._before
-        line, start = 1, 0
-        with open(self.path, "rb") as file:
-            for block in iter(lambda: file.read(min(CHUNK, place - file.tell())), b""):
-                if b"\n" in block:
-                    line += block.count(b"\n")
-                    start = file.tell() - len(block) + block.rindex(b"\n") + 1
-            file.seek(start)
-            column = len(file.read(place - start).decode(errors="replace")) + 1
-        raise InputError(f"{self.path}: not JSON: {message} at line {line}, column {column}. "
+        line, column = self._place_of(place)
+        raise InputError(f"{self.path}: not JSON: {message} at line {line}, column {column + 1}. "
                          "Mend it or write it again; was the writing cut off?")
+
+    def _place_of(self, place: int) -> tuple[int, int]:
+        """Line from 1 and column from 0, in characters, of a place in the buffer."""
+        text = self._buffer[:place]
+        newline = text.rfind(b"\n")
+        rest = text[newline + 1 :]
+        column = len(rest) if rest.isascii() else len(rest.translate(None, _CONTINUATION))
+        if newline < 0:
+            return self._line, self._column + column
+        return self._line + text.count(b"\n"), column
 
     def _unreadable(self, error: OSError) -> InputError:
         return InputError(f"{self.path}: cannot be read ({error.strerror}). Check the path.")

@@ -1,6 +1,8 @@
 """Reading JSON straight into arrays: whatever the text looks like, the same as json.load, or refused where that fails."""
 import json
 import math
+import os
+import threading
 import tracemalloc
 
 import numpy as np
@@ -258,6 +260,23 @@ def test_a_slip_deep_in_a_regular_file_is_named_by_line_and_column(tmp_path, mon
     file.write_text("\n".join(lines))
     with pytest.raises(InputError, match=r"Expecting ':' delimiter at line 2001, column \d+"):
         read_detections(file, TRUTH)
+
+
+def test_a_pipe_can_be_read_and_a_slip_in_it_is_still_named_by_its_place(tmp_path):
+    """As with test.py --detections <(zcat dt.json.gz)."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    record = '{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1, "name": "é"}'
+    for last in (record, record.replace(":", "")):
+        text = "[" + "".join(f"{record},\n" for _ in range(20_000)) + last + "]"
+        writer = threading.Thread(target=pipe.write_bytes, args=[text.encode()], daemon=True)
+        writer.start()
+        if last == record:
+            assert len(read_detections(pipe, TRUTH)) == 20_001
+        else:
+            with pytest.raises(InputError, match="Expecting ':' delimiter at line 20001, column 13"):
+                read_detections(pipe, TRUTH)
+        writer.join()
 
 
 @pytest.mark.parametrize(("bad", "told"), [
