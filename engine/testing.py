@@ -68,8 +68,8 @@ def table(metrics: dict) -> str:
     columns = [name for name in metrics if name != "per_class"]
     rows = [("all", metrics), *metrics["per_class"].items()]
     width = max(len(name) for name, _ in rows)
-    lines = [" " * width + "".join(f"{c:>8}" for c in columns)]
+    lines = [" " * width + "".join(f"{c:>9}" for c in columns)]
     for name, values in rows:
-        cells = (f"{100 * values[c]:8.1f}" if values[c] >= 0 else f"{'-':>8}" for c in columns)
+        cells = (f"{100 * values[c]:9.1f}" if values[c] >= 0 else f"{'-':>9}" for c in columns)
         lines.append(f"{name:<{width}}" + "".join(cells))
     return "\n".join(lines)
