@@ -7,7 +7,8 @@ Prints the figures by class and, for the classes of AI-TOD or DIOR, the paper's 
 pictures/ (precision-recall curves, sizes of found and missed objects, confusion of classes) and, for a model,
 detections.json (COCO results; for a VOC set with its ground_truth.json) into --output (default: the checkpoint's folder /
 <split>, or that of the detections). torchrun shares the images over several GPUs. Settings of the checkpoint can be
-overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu.
+overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu; with files alone eval.area_ranges, eval.limits and
+eval.olrp.
 """
 import argparse
 from pathlib import Path
@@ -39,9 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return testing.test_checkpoint(
             options.checkpoint, options.split, options.output, options.overrides + protocol, options.markdown)
     if all(files) and not options.checkpoint:
-        if options.overrides:
-            raise InputError(f"'{options.overrides[0]}': settings belong to a checkpoint. Leave them out to score files.")
-        return testing.test_files(*files, options.protocol or "aitod", options.output, options.markdown)
+        return testing.test_files(*files, options.protocol or "aitod", options.output, options.overrides, options.markdown)
     raise InputError("test.py: name either --checkpoint, or --ground-truth and --detections.")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data.transforms import AugmentConfig
 from errors import InputError
+from eval.coco import Protocol, customized
 from eval.scoring import PROTOCOLS
 from losses import AssignerConfig, LossConfig
 from models import ModelConfig
@@ -81,14 +82,25 @@ class EvalConfig:
     nms: float = 0.7                    # IoU above which the weaker of two boxes of a class is dropped
     max_det: int = 3000                 # detections kept in an image, over all classes
     batch_size: int = 16                # images, per rank
+    area_ranges: tuple[str, ...] = ()   # in place of the protocol's: "name:low:high" in square pixels
+    limits: tuple[int, ...] = ()        # in place of the protocol's: detections of a class in an image; AP takes the last
+    olrp: bool = False                  # oLRP and its parts too
 
     def __post_init__(self):
-        _choice("eval.protocol", self.protocol, PROTOCOLS)
+        _choice("eval.protocol", self.protocol, tuple(PROTOCOLS))
+        self.scoring()
+        if self.protocol == "voc" and (self.area_ranges or self.limits or self.olrp):
+            key = "area_ranges" if self.area_ranges else "limits" if self.limits else "olrp"
+            raise InputError(f"eval.{key}: changes COCO's figures, but eval.protocol is voc. Use eval.protocol=coco, or drop it.")
         for name in ("conf", "nms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"eval.{name}: {getattr(self, name)} is outside 0..1.")
         _at_least("eval.max_det", self.max_det, 1)
         _at_least("eval.batch_size", self.batch_size, 1)
+
+    def scoring(self) -> Protocol:
+        """The protocol with what these keys change of it."""
+        return customized(PROTOCOLS[self.protocol], self.area_ranges, self.limits, self.olrp)
 
 
 @dataclass(frozen=True)
@@ -106,8 +118,8 @@ class Config:
     def to_dict(self) -> dict:
         """Nested dicts of plain values, as from_dict reads them."""
         plain = dataclasses.asdict(self)
-        plain["data"]["classes"] = list(plain["data"]["classes"])
-        return plain
+        return {section: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+                for section, values in plain.items()}
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -202,13 +214,19 @@ def _convert(where: str, value: object, hint: object) -> object:
             if math.isfinite(value):
                 return float(value)
         elif typing.get_origin(option) is tuple:
-            items = [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else value
-            if isinstance(items, list) and all(isinstance(v, str) for v in items):
+            kind = typing.get_args(option)[0]
+            items = value if isinstance(value, list) else [value]
+            if isinstance(value, str):                  # as on a command line: 1,100,1500
+                items = [v.strip() for v in value.split(",") if v.strip()]
+                if kind is int and all(v.isascii() and v.isdigit() for v in items):
+                    items = [int(v) for v in items]
+            if all(type(v) is kind for v in items):
                 return tuple(items)
         elif type(value) is option:
             return value
-    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
-    expected = " or ".join(names.get(o, "a list of texts") for o in options if o is not types.NoneType)
+    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text",
+             tuple[str, ...]: "a list of texts", tuple[int, ...]: "a list of whole numbers"}
+    expected = " or ".join(names[o] for o in options if o is not types.NoneType)
     raise InputError(f"{where}: {value!r} is not {expected}.")
 
 

@@ -11,10 +11,13 @@ from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import predict_all
 from engine.log import write_json
-from eval.files import read_detections, read_ground_truth, write_detections
+from errors import InputError
+from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score
 from eval.tables import Subject, all_tables
 from models import ModelConfig, build_model
+
+SCORING_KEYS = ("eval.area_ranges", "eval.limits", "eval.olrp")
 
 
 def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str], markdown: Path | None = None) -> int:
@@ -44,7 +47,7 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         truth = read_truth(config, split, class_names)
         if is_voc(split_file(config, split)):       # else detections.json would have nothing to be scored against again
             write_json(output / "ground_truth.json", truth)
-        scored = score(truth, found.detections, config.eval.protocol)
+        scored = score(truth, found.detections, config.eval.scoring())
         _report(scored, _subject(model.config, len(source)), output, markdown)
         if found.capped_images:
             print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections; the weakest "
@@ -54,10 +57,21 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         ranks.close()
 
 
-def test_files(ground_truth: Path, detections: Path, protocol: str, output: Path | None, markdown: Path | None = None) -> int:
-    """Score a COCO results file by one of eval.scoring.PROTOCOLS; otherwise as test_checkpoint."""
-    truth = read_ground_truth(ground_truth)
-    scored = score(truth, read_detections(detections, truth), protocol)
+def test_files(
+    ground_truth: Path, detections: Path, protocol: str, output: Path | None, overrides: list[str], markdown: Path | None = None
+) -> int:
+    """Score a COCO results file by one of eval.scoring.PROTOCOLS; otherwise as test_checkpoint.
+
+    Args:
+        overrides: what changes in the protocol, such as eval.olrp=true.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key not in SCORING_KEYS:
+            raise InputError(f"'{override}': belongs to a checkpoint. With files alone {', '.join(SCORING_KEYS)} can be set.")
+    config = configs.from_dict({"eval": {"protocol": protocol}}, "test.py", overrides)
+    truth = read_ground_truth_arrays(ground_truth)
+    scored = score(truth, read_detections(detections, truth), config.eval.scoring())
     output = output or detections.parent
     output.mkdir(parents=True, exist_ok=True)
     _report(scored, Subject(detections.stem, len(scored.truth.image_ids)), output, markdown)

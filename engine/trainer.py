@@ -203,7 +203,7 @@ class Trainer:
             self.ema.model, self.data.sample_batch(self.ranks.device), self.data.class_names, self.config.eval.nms
         )
         self.log.picture("validation", self.step, picture)
-        scored = score(self.data.val_truth, found.detections, self.config.eval.protocol)
+        scored = score(self.data.val_truth, found.detections, self.config.eval.scoring())
         for name, chart in draw_charts(scored).items():         # a quarter of a second, small beside detecting
             self.log.picture(name, self.step, chart)
         return scored.metrics

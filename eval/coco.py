@@ -11,24 +11,29 @@ Shape letters: D detections, C candidates (see eval/matching.py), T IoU threshol
 A area ranges, M detection limits.
 """
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from errors import InputError
 from eval.files import (
     DetectionArrays,
     GroundTruthArrays,
     check_detections,
     detection_arrays,
     ground_truth_arrays,
-    load_json,
     read_detections,
+    read_ground_truth_arrays,
 )
 from eval.matching import TRUE, UNMATCHED, list_pairs, match
 
 # linspace, not arange: pycocotools compares IoUs and recalls with exactly these floats
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+OLRP_PARTS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_score")
+BLOCK = 1 << 20              # detections matched at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,46 @@ class Protocol:
         name: for messages and file names.
         max_dets: ascending limits of detections per image and class; AP uses the last.
         area_ranges: name -> (low, high) in square pixels, both ends inside; the first, 'all', gives AP itself.
+        olrp: whether oLRP and its parts are wanted too.
     """
     name: str
-    max_dets: tuple[int, int, int]
+    max_dets: tuple[int, ...]
     area_ranges: dict[str, tuple[float, float]]
+    olrp: bool = False
 
 
 AITOD = Protocol("aitod", (1, 100, 1500), {
     "all": (0.0, 1e10), "vt": (0.0, 64.0), "t": (64.0, 256.0), "s": (256.0, 1024.0), "m": (1024.0, 1e10)})
 COCO = Protocol("coco", (1, 10, 100), {
     "all": (0.0, 1e10), "s": (0.0, 1024.0), "m": (1024.0, 9216.0), "l": (9216.0, 1e10)})
+
+
+def customized(protocol: Protocol, area_ranges: Sequence[str] = (), max_dets: Sequence[int] = (),
+               olrp: bool = False) -> Protocol:
+    """The protocol with a user's own ranges and limits in place of its own, where there are any.
+
+    Args:
+        area_ranges: "name:low:high" in square pixels, both ends inside; 'all' is added.
+        max_dets: limits of detections per image and class.
+    Raises:
+        InputError: names what is wrong with them, as eval.area_ranges or eval.limits.
+    """
+    ranges = {"all": (0.0, 1e10)}
+    for text in area_ranges:
+        name, *ends = text.split(":")
+        try:
+            low, high = map(float, ends)
+        except ValueError:
+            low, high = 0.0, 0.0
+        if not (name.isidentifier() and 0 <= low < high):
+            raise InputError(f"eval.area_ranges: '{text}' is not name:low:high, such as t:64:256 (square pixels, low < high).")
+        if name in ranges:
+            raise InputError(f"eval.area_ranges: '{name}' stands twice ('all' is always there). Give each range its own name.")
+        ranges[name] = (low, high)
+    if len(set(max_dets)) < len(max_dets) or any(limit < 1 for limit in max_dets):
+        raise InputError(f"eval.limits: {list(max_dets)} must be different numbers from 1 on, such as 1, 100, 1500.")
+    return Protocol(protocol.name, tuple(sorted(max_dets)) or protocol.max_dets,
+                    ranges if area_ranges else protocol.area_ranges, olrp or protocol.olrp)
 
 
 @dataclass(frozen=True)
@@ -60,11 +95,13 @@ class Curves:
         recall: (T, K, A, M) float64, the highest recall reached.
         category_names: K names, by ascending category id.
         protocol: gives A and M.
+        olrp: (K, 5) float64 by OLRP_PARTS where the protocol asks for it, -1 for what is not defined.
     """
     precision: np.ndarray
     recall: np.ndarray
     category_names: list[str]
     protocol: Protocol
+    olrp: np.ndarray | None = None
 
 
 def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
@@ -78,7 +115,8 @@ def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
         protocol: AITOD or COCO, or your own.
     Returns:
         {"AP", "AP50", "AP75", "AP_vt", ..., "AR1", ..., "AR_vt", ..., "per_class": {name: the same keys}} as Python
-        floats in 0..1, -1 where there is no object; DESIGN.md lists the keys as those of metrics.json.
+        floats in 0..1, -1 where there is no object. With protocol.olrp also "oLRP", "oLRP_Loc", "oLRP_FP" and "oLRP_FN",
+        and per class "oLRP_score", the score at which the error is lowest; -1 where they are not defined.
     Raises:
         InputError: a file or entry is unusable, or a detection names an image that the ground truth does not list.
     """
@@ -92,54 +130,120 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     found = _load_detections(detections, truth)
     limits = np.sort(protocol.max_dets)
     ranges = np.array(list(protocol.area_ranges.values()), dtype=np.float64)                        # (A, 2)
-    num_images, num_classes = len(truth.image_ids), len(truth.category_ids)
-
-    # Detections by (class, image, falling score); lexsort is stable, so equal scores keep the order of the file.
-    known = np.isin(found.category_ids, truth.category_ids)
-    scores, boxes = found.scores[known], found.boxes[known]
-    group = (np.searchsorted(truth.category_ids, found.category_ids[known]) * num_images
-             + np.searchsorted(truth.image_ids, found.image_ids[known]))
-    order = np.lexsort((-scores, group))
-    rank = np.arange(len(order)) - np.searchsorted(group[order], group[order])
-    kept = rank < limits[-1]
-    order, rank = order[kept], rank[kept]
-    scores, boxes, group = scores[order], boxes[order], group[order]
-
+    num_classes, num_thresholds = len(truth.category_ids), len(IOU_THRESHOLDS)
     counts = ~truth.crowd[:, None] & _inside(truth.area, ranges)                                    # (N, A)
-    pairs = list_pairs(group, boxes, truth.category_index * num_images + truth.image_index, truth.boxes, truth.crowd,
-                       IOU_THRESHOLDS)
-    candidates, status = match(pairs, group, counts, truth.crowd, truth.annotation_ids, len(IOU_THRESHOLDS))
-
-    # The second order, by (class, falling score); equal scores stay in the order of their images' ids.
-    label = group // max(num_images, 1)
-    ranking = np.lexsort((-scores, label))
-    position = np.empty_like(ranking)
-    position[ranking] = np.arange(len(ranking))
-    by_position = np.argsort(position[candidates])
-    candidates, status = candidates[by_position], status[by_position]
-
-    # (A, D): in the area range, hence a false positive if unmatched
-    inside = np.ascontiguousarray(_inside(boxes[:, 2] * boxes[:, 3], ranges)[ranking].T)
-    rank = rank[ranking]
     objects = np.zeros((num_classes, len(ranges)), np.int64)
     np.add.at(objects, truth.category_index, counts)
 
-    precision = np.full((len(IOU_THRESHOLDS), len(RECALL_POINTS), num_classes, len(ranges), len(limits)), -1.0)
-    recall = np.full((len(IOU_THRESHOLDS), num_classes, len(ranges), len(limits)), -1.0)
-    class_edges = np.searchsorted(label, np.arange(num_classes + 1))
-    candidate_edges = np.searchsorted(position[candidates], class_edges)
-    for k in range(num_classes):
+    order, group, rank = _grouped(found, truth, limits[-1])
+    matched = _matched(found.boxes, order, group, counts, truth, protocol.olrp)
+
+    precision = np.full((num_thresholds, len(RECALL_POINTS), num_classes, len(ranges), len(limits)), -1.0)
+    recall = np.full((num_thresholds, num_classes, len(ranges), len(limits)), -1.0)
+    olrp = np.full((num_classes, len(OLRP_PARTS)), -1.0) if protocol.olrp else None
+    num_images = max(len(truth.image_ids), 1)
+    class_edges = np.searchsorted(group, np.arange(num_classes + 1) * num_images)
+    candidate_edges = np.searchsorted(matched.candidates, class_edges)
+    for k in np.flatnonzero(objects.any(1)):
         mine = slice(class_edges[k], class_edges[k + 1])
         chosen = slice(candidate_edges[k], candidate_edges[k + 1])
-        places = position[candidates[chosen]] - class_edges[k]
-        class_status = np.ascontiguousarray(status[chosen].transpose(1, 2, 0))                      # (A, T, c)
+        # By falling score; equal scores stay in the order of their images' ids, then of the file.
+        scores = found.scores[order[mine]]
+        ranking = np.argsort(-scores, kind="stable")
+        position = np.empty_like(ranking)
+        position[ranking] = np.arange(len(ranking))
+        places = position[matched.candidates[chosen] - class_edges[k]]
+        by_place = np.argsort(places)
+        places = places[by_place]
+        status = np.ascontiguousarray(matched.status[chosen][by_place].transpose(1, 2, 0))          # (A, T, c)
+        class_rank = rank[mine][ranking]
+        area = (found.boxes[order[mine], 2] * found.boxes[order[mine], 3])[ranking]
+        inside = np.ascontiguousarray(_inside(area, ranges).T)
         for a in np.flatnonzero(objects[k]):
             # The first true positive at which each recall point is reached: the same for all thresholds and limits.
             reached = np.searchsorted(np.arange(1, objects[k, a] + 1) / objects[k, a], RECALL_POINTS, side="left")
             for m, limit in enumerate(limits):
                 precision[:, :, k, a, m], recall[:, k, a, m] = _curve(
-                    class_status[a], places, inside[a, mine], rank[mine] < limit, objects[k, a], reached)
-    return Curves(precision, recall, truth.category_names, protocol)
+                    status[a], places, inside[a], class_rank < limit, objects[k, a], reached)
+        if protocol.olrp and objects[k, 0]:
+            olrp[k] = _optimal_lrp(status[0, 0], places, matched.overlaps[chosen][by_place], inside[0], scores[ranking],
+                                   objects[k, 0])
+    return Curves(precision, recall, truth.category_names, protocol, olrp)
+
+
+class _Matched(NamedTuple):
+    """The detections that overlap an object enough, of all images.
+
+    Args:
+        candidates: (C,) int64, their places, ascending.
+        status: (C, A, T) uint8, from eval/matching.py.
+        overlaps: (C,) float64, the IoU of the match in the first area range at the lowest threshold; empty without oLRP.
+    """
+    candidates: np.ndarray
+    status: np.ndarray
+    overlaps: np.ndarray
+
+
+def _grouped(found: DetectionArrays, truth: GroundTruthArrays,
+             limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detections by (class, image, falling score), the first `limit` of each image and class.
+
+    Returns:
+        (D,) their indices in `found`; (D,) group = class * number of images + image, ascending; (D,) rank in the group from 0.
+        Equal scores keep the order of the file.
+    """
+    # int32 where it suffices: at 20 million detections every array counts
+    num_groups = max(len(truth.image_ids), 1) * (len(truth.category_ids) + 1)
+    small = np.int32 if max(num_groups, len(found)) < 2 ** 31 else np.int64
+    label = np.searchsorted(truth.category_ids, found.category_ids).astype(small)
+    known = _equal_at(truth.category_ids, label, found.category_ids)
+    group = label * small(len(truth.image_ids)) + np.searchsorted(truth.image_ids, found.image_ids).astype(small)
+    scores, index = found.scores, None
+    if not known.all():
+        index = np.flatnonzero(known)
+        scores, group = scores[index], group[index]
+    order = np.lexsort((-scores, group)).astype(small)                        # stable
+    group = group[order]
+    place = np.arange(len(order), dtype=small)
+    first = np.append(True, group[1:] != group[:-1])[: len(order)]
+    rank = place - np.maximum.accumulate(np.where(first, place, small(0)))
+    kept = rank < limit
+    if not kept.all():
+        order, group, rank = order[kept], group[kept], rank[kept]
+    return (order if index is None else index[order]), group, rank
+
+
+def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, counts: np.ndarray, truth: GroundTruthArrays,
+             wants_overlaps: bool) -> _Matched:
+    """Match block by block, as groups know nothing of each other; see _grouped for `order` and `group`."""
+    truth_group = truth.category_index * max(len(truth.image_ids), 1) + truth.image_index
+    parts = []
+    start = 0
+    while start < len(order):
+        # a block ends where a group does
+        stop = start + BLOCK
+        stop = len(order) if stop >= len(order) else int(np.searchsorted(group, group[stop], side="left"))
+        if stop <= start:
+            stop = int(np.searchsorted(group, group[start], side="right"))
+        block = slice(start, stop)
+        own = np.flatnonzero((truth_group >= group[start]) & (truth_group <= group[stop - 1]))
+        pairs = list_pairs(group[block], boxes[order[block]], truth_group[own], truth.boxes[own], truth.crowd[own],
+                           IOU_THRESHOLDS)
+        overlaps = np.zeros(stop - start) if wants_overlaps else None
+        candidates, status = match(pairs, group[block], counts[own], truth.crowd[own], truth.annotation_ids[own],
+                                   len(IOU_THRESHOLDS), overlaps)
+        parts.append((candidates + start, status, overlaps[candidates] if wants_overlaps else np.zeros(0)))
+        start = stop
+    if not parts:
+        return _Matched(np.zeros(0, np.int64), np.zeros((0, counts.shape[1], len(IOU_THRESHOLDS)), np.uint8), np.zeros(0))
+    return _Matched(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _equal_at(known: np.ndarray, place: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(N,) bool: the ascending array `known` holds the value, and at this place."""
+    if len(known) == 0:
+        return np.zeros(len(values), bool)
+    return known[np.minimum(place, len(known) - 1)] == values
 
 
 def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted: np.ndarray, num_objects: int,
@@ -164,7 +268,7 @@ def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted:
     at_home = inside[places]
     countable = (status == TRUE) | ((status == UNMATCHED) & at_home)
     correction = np.cumsum(countable.astype(np.int8) - at_home, axis=1, dtype=np.int64)             # (T, c)
-    counted = np.cumsum(inside & admitted)[places] + correction
+    counted = np.cumsum(inside & admitted, dtype=np.int32)[places] + correction
     precision = np.zeros((len(status), len(reached)))
     recall = np.zeros(len(status))
     for t, row in enumerate(status):
@@ -180,13 +284,50 @@ def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted:
     return precision, recall
 
 
+def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, inside: np.ndarray, scores: np.ndarray,
+                 num_objects: int) -> tuple[float, ...]:
+    """Optimal localisation-recall-precision error of one class (Oksuz et al., ECCV 2018, Eq 1 and 3) and its parts.
+
+        LRP(s) = (sum over true positives of (1 - IoU) / (1 - tau) + FP + FN) / (TP + FP + FN),    tau = 0.5
+
+    of the detections that score at least s, and the minimum over s. A false positive never lowers it, so that it is the
+    value at a true positive, or 1, before the first one.
+
+    Args:
+        status: (c,) of the class's candidates, by falling score, at threshold tau.
+        places, inside: as in _curve.
+        overlaps: (c,) the IoU of each match.
+        scores: (d,) falling.
+        num_objects: that count.
+    Returns:
+        As in OLRP_PARTS; -1 for a part that is not defined, being 0 / 0.
+    """
+    hits = np.flatnonzero(status == TRUE)
+    at_home = inside[places]
+    countable = (status == TRUE) | ((status == UNMATCHED) & at_home)
+    counted = np.cumsum(inside, dtype=np.int64)[places] + np.cumsum(countable.astype(np.int64) - at_home)
+    true = np.arange(1, len(hits) + 1)
+    false = counted[hits] - true
+    error = true - np.cumsum(overlaps[hits])
+    lrp = (error / (1 - IOU_THRESHOLDS[0]) + false + num_objects - true) / (num_objects + false)
+    best = int(lrp.argmin()) if len(hits) else 0
+    if len(hits) == 0 or (lrp[best] >= 1 and places[hits[0]] > 0):
+        return 1.0, -1.0, -1.0, 1.0, -1.0
+    return (lrp[best], error[best] / true[best], false[best] / (true[best] + false[best]),
+            (num_objects - true[best]) / num_objects, scores[places[hits[best]]])
+
+
 def summarize(curves: Curves) -> dict:
     """Means over thresholds, recall points and classes, overall and per class; keys as in `evaluate`."""
     everything = _figures(curves.precision, curves.recall, curves.protocol)
-    everything["per_class"] = {
-        name: _figures(curves.precision[:, :, [k]], curves.recall[:, [k]], curves.protocol)
-        for k, name in enumerate(curves.category_names)}
-    return everything
+    per_class = {name: _figures(curves.precision[:, :, [k]], curves.recall[:, [k]], curves.protocol)
+                 for k, name in enumerate(curves.category_names)}
+    if curves.olrp is not None:
+        # a score belongs to one class
+        everything |= {part: _mean(curves.olrp[:, i]) for i, part in enumerate(OLRP_PARTS[:-1])}
+        for figures, values in zip(per_class.values(), curves.olrp.tolist(), strict=True):
+            figures.update(zip(OLRP_PARTS, values, strict=True))
+    return everything | {"per_class": per_class}
 
 
 def _figures(precision: np.ndarray, recall: np.ndarray, protocol: Protocol) -> dict[str, float]:
@@ -214,7 +355,7 @@ def _inside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
 
 def _load_ground_truth(ground_truth: dict | str | os.PathLike | GroundTruthArrays) -> GroundTruthArrays:
     if isinstance(ground_truth, str | os.PathLike):
-        return ground_truth_arrays(load_json(ground_truth), os.fspath(ground_truth))
+        return read_ground_truth_arrays(ground_truth)
     return ground_truth_arrays(ground_truth)
 
 

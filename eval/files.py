@@ -3,18 +3,25 @@
 Everything that can be wrong with a file is found here, before anything is computed, and reported in one line that names
 the file, the first culprit and the way out (errors.InputError). What leaves this module can be trusted by index.
 """
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from errors import InputError
+from eval.layout import Field
+from eval.records import absent, columns, listed, offenders, unique
+from eval.stream import JsonFile
 
 WRITE_CHUNK = 20_000         # detections turned into text at a time: bounds the memory of write_detections
-SHOWN = 5                    # offenders named in a message
+DETECTION = {"image_id": Field("integer"), "category_id": Field("integer"), "bbox": Field("box"), "score": Field("number")}
+ANNOTATION = {"image_id": Field("integer"), "category_id": Field("integer"), "bbox": Field("box"),
+              "area": Field("number", required=False), "iscrowd": Field("flag", required=False),
+              "difficult": Field("flag", required=False), "id": Field("integer", required=False)}
+IMAGE = CATEGORY = {"id": Field("integer")}
+LISTS = ("images", "annotations", "categories")
 
 
 @dataclass
@@ -61,7 +68,7 @@ class GroundTruthArrays:
         boxes: (N, 4) float64, x y width height in pixels.
         area: (N,) float64 in square pixels: the annotation's `area`, else width * height.
         crowd: (N,) bool.
-        annotation_ids: (N,) int64; 1..N where the file has none.
+        annotation_ids: (N,) int64; where one has none, its place in the file from 1.
         difficult: (N,) bool, VOC's mark; eval/coco.py does not look at it.
     """
     image_ids: np.ndarray
@@ -83,16 +90,43 @@ def read_ground_truth(path: str | os.PathLike) -> dict:
     return ground_truth
 
 
+def read_ground_truth_arrays(path: str | os.PathLike) -> GroundTruthArrays:
+    """Read and check a COCO ground truth file without a dict for each annotation. Raises InputError."""
+    source = os.fspath(path)
+    lists = {}
+    with JsonFile(path) as file:
+        if file.peek() != "{":
+            raise _no_ground_truth([] if file.peek() == "[" else file.value(), source)
+        for key in file.members():
+            lists.pop(key, None)                          # of equal keys json takes the last
+            is_list = file.peek() == "["
+            if is_list and key == "images":
+                lists[key] = _gather(file.records(IMAGE), IMAGE, source, "image")
+            elif is_list and key == "annotations":
+                lists[key] = _gather(file.records(ANNOTATION), ANNOTATION, source, "annotation")
+            elif is_list and key == "categories":
+                lists[key] = file.value()
+            else:
+                file.value()
+        file.finish()
+    return _ground_truth(lists, source)
+
+
 def read_detections(path: str | os.PathLike, ground_truth: dict | GroundTruthArrays) -> DetectionArrays:
     """Read a COCO results file and check it against the ground truth it is to be scored on. Raises InputError."""
     truth = ground_truth_arrays(ground_truth)
     source = os.fspath(path)
-    detections = detection_arrays(load_json(path), source)
+    with JsonFile(path) as file:
+        if file.peek() != "[":
+            raise _no_detections({} if file.peek() == "{" else file.value(), source)
+        found = _gather(file.records(DETECTION), DETECTION, source, "detection")
+        file.finish()
+    detections = DetectionArrays(found["image_id"], found["category_id"], found["bbox"], found["score"])
     check_detections(detections, truth, source)
     unknown = ~np.isin(detections.category_ids, truth.category_ids)
     if unknown.any():
-        raise InputError(f"{source}: {_offenders(detections.category_ids, unknown, 'category', 'categories')}; the "
-                         f"ground truth declares {_listed(truth.category_ids)}. Map the labels to these ids.")
+        raise InputError(f"{source}: {offenders(detections.category_ids, unknown, 'category', 'categories')}; the "
+                         f"ground truth declares {listed(truth.category_ids)}. Map the labels to these ids.")
     return detections
 
 
@@ -126,16 +160,10 @@ def write_detections(path: str | os.PathLike, detections: DetectionArrays) -> No
 
 def load_json(path: str | os.PathLike) -> object:
     """The content of a JSON file. Raises InputError for a file that is missing, not text, or not JSON."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
-                         "Mend it or write it again; was the writing cut off?") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not JSON: byte {error.start} is not UTF-8 text. Give a COCO JSON file.") from error
+    with JsonFile(path) as file:
+        content = file.value(file.size + 1)
+        file.finish()
+    return content
 
 
 def ground_truth_arrays(ground_truth: dict | GroundTruthArrays, source: str = "ground truth") -> GroundTruthArrays:
@@ -143,50 +171,69 @@ def ground_truth_arrays(ground_truth: dict | GroundTruthArrays, source: str = "g
     if isinstance(ground_truth, GroundTruthArrays):
         return ground_truth
     if not isinstance(ground_truth, dict):
-        raise InputError(f"{source}: holds a {type(ground_truth).__name__}, but ground truth is a JSON object with "
-                         "images, annotations and categories. Were ground truth and detections exchanged?")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(ground_truth.get(key), list):
+        raise _no_ground_truth(ground_truth, source)
+    lists = {key: ground_truth[key] for key in LISTS if isinstance(ground_truth.get(key), list)}
+    if "images" in lists:
+        lists["images"] = columns(lists["images"], IMAGE, source, "image")
+    if "annotations" in lists:
+        lists["annotations"] = columns(lists["annotations"], ANNOTATION, source, "annotation")
+    return _ground_truth(lists, source)
+
+
+def _ground_truth(lists: dict, source: str) -> GroundTruthArrays:
+    """From columns of images and annotations and a list of categories."""
+    for key in LISTS:
+        if key not in lists:
             raise InputError(f"{source}: has no list '{key}'. COCO ground truth needs images, annotations, categories.")
-    images, annotations, categories = (ground_truth[key] for key in ("images", "annotations", "categories"))
-    image_ids = _unique(_integers(images, "id", source, "image"), source, "image")
-    category_ids = _unique(_integers(categories, "id", source, "category"), source, "category")
-    names = {category["id"]: str(category.get("name", category["id"])) for category in categories}
+    images, annotations, categories = (lists[key] for key in LISTS)
+    image_ids = unique(images["id"], source, "image")
+    numbers = columns(categories, CATEGORY, source, "category")["id"]
+    category_ids = unique(numbers, source, "category")
+    names = {number: str(category.get("name", number)) for number, category in zip(numbers.tolist(), categories, strict=True)}
     category_names = [names[number] for number in category_ids.tolist()]
     if len(set(category_names)) < len(category_names):
         twice = next(name for name in category_names if category_names.count(name) > 1)
         raise InputError(f"{source}: two categories are named '{twice}'. Give each category a name of its own.")
-
-    boxes = _boxes(annotations, source, "annotation")
-    if all("area" in annotation for annotation in annotations):
-        area = _floats(annotations, "area", source, "annotation")
-    else:
-        # as a list of objects, so that a bad area is still found and named
-        filled = [{"area": a.get("area", size)} for a, size in
-                  zip(annotations, (boxes[:, 2] * boxes[:, 3]).tolist(), strict=True)]
-        area = _floats(filled, "area", source, "annotation")
-    count = len(annotations)
-    has_ids = all("id" in annotation for annotation in annotations)
+    boxes, area = annotations["bbox"], annotations["area"]
     return GroundTruthArrays(
         image_ids, category_ids, category_names,
-        _index(_integers(annotations, "image_id", source, "annotation"), image_ids, source, "image", "images"),
-        _index(_integers(annotations, "category_id", source, "annotation"), category_ids, source, "category",
-               "categories"),
-        boxes, area,
-        crowd=np.fromiter((bool(annotation.get("iscrowd", 0)) for annotation in annotations), bool, count),
-        annotation_ids=_integers(annotations, "id", source, "annotation") if has_ids else np.arange(1, count + 1),
-        difficult=np.fromiter((bool(annotation.get("difficult", 0)) for annotation in annotations), bool, count))
+        _index(annotations["image_id"], image_ids, source, "image", "images"),
+        _index(annotations["category_id"], category_ids, source, "category", "categories"),
+        boxes, np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area), annotations["iscrowd"], annotations["id"],
+        annotations["difficult"])
+
+
+def _index(values: np.ndarray, known: np.ndarray, source: str, kind: str, kinds: str) -> np.ndarray:
+    """(N,) ids -> (N,) places in the ascending array `known`; InputError when one is not there."""
+    unknown = ~np.isin(values, known)
+    if unknown.any():
+        raise InputError(f"{source}: annotation entries: {offenders(values, unknown, kind, kinds)}, but the file "
+                         f"declares {listed(known)}. Add these {kinds} or remove the annotations.")
+    return np.searchsorted(known, values)
 
 
 def detection_arrays(results: Sequence[dict], source: str = "detections") -> DetectionArrays:
     """Check a list of COCO results and turn it into arrays; `source` names it in messages. Raises InputError."""
     if not isinstance(results, list | tuple):
-        raise InputError(f"{source}: holds a {type(results).__name__}, but detections are a JSON list of objects with "
-                         "image_id, category_id, bbox and score. Were ground truth and detections exchanged?")
-    return DetectionArrays(_integers(results, "image_id", source, "detection"),
-                           _integers(results, "category_id", source, "detection"),
-                           _boxes(results, source, "detection"),
-                           _floats(results, "score", source, "detection"))
+        raise _no_detections(results, source)
+    found = columns(results, DETECTION, source, "detection")
+    return DetectionArrays(found["image_id"], found["category_id"], found["bbox"], found["score"])
+
+
+def _gather(batches: Iterator[dict[str, np.ndarray] | list], fields: dict[str, Field], source: str,
+            kind: str) -> dict[str, np.ndarray]:
+    """One array a field from what JsonFile.records yields."""
+    parts = {key: [absent(field, 0, 0)] for key, field in fields.items()}
+    number = 0
+    for batch in batches:
+        if isinstance(batch, list):
+            batch = columns(batch, fields, source, kind, number)
+        count = len(next(iter(batch.values())))
+        for key, field in fields.items():
+            parts[key].append(batch[key] if key in batch else absent(field, number, count))
+        number += count
+    # one field at a time, so that the parts of all and the whole of all never exist together
+    return {key: np.concatenate(parts.pop(key)) for key in fields}
 
 
 def check_detections(detections: DetectionArrays, truth: GroundTruthArrays, source: str = "detections") -> None:
@@ -199,7 +246,7 @@ def check_detections(detections: DetectionArrays, truth: GroundTruthArrays, sour
                          f"{detections.boxes[first].tolist()}. Boxes are x, y, width, height.")
     unknown = ~np.isin(detections.image_ids, truth.image_ids)
     if unknown.any():
-        raise InputError(f"{source}: {_offenders(detections.image_ids, unknown, 'image', 'images')}, which the ground "
+        raise InputError(f"{source}: {offenders(detections.image_ids, unknown, 'image', 'images')}, which the ground "
                          "truth does not list. Score against the ground truth they were predicted on.")
 
 
@@ -212,106 +259,11 @@ def _require_finite(detections: DetectionArrays, source: str) -> None:
                          "Mend what wrote it; a diverged model predicts NaN.")
 
 
-def _column(records: Sequence[dict], key: str, source: str, kind: str, valid: Callable[[object], bool],
-            wanted: str, width: tuple[int, ...] = ()) -> np.ndarray:
-    """Key `key` of all records as one numeric array (len(records), *width), or InputError naming the first bad one.
-
-    The array is built in one go and the records are looked at one by one only when that fails.
-    """
-    try:
-        # the type is left to NumPy: asked for floats, it would take the text "1" for a number
-        column = np.array([record[key] for record in records])
-        if column.dtype.kind in "iuf" and column.shape == (len(records), *width) and np.isfinite(column).all():
-            return column
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        pass
-    for number, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise InputError(f"{source}: {kind} {number} is a {type(record).__name__}, not an object with '{key}'. "
-                             "Write it as COCO does.")
-        if key not in record:
-            raise InputError(f"{source}: {_called(record, number, kind)} has no '{key}'. Add it.")
-        if not valid(record[key]):
-            raise InputError(f"{source}: {_called(record, number, kind)} has {key} {_short(record[key])}; {wanted}.")
-    return np.array([record[key] for record in records], dtype=np.float64).reshape(len(records), *width)
+def _no_ground_truth(content: object, source: str) -> InputError:
+    return InputError(f"{source}: holds a {type(content).__name__}, but ground truth is a JSON object with "
+                      "images, annotations and categories. Were ground truth and detections exchanged?")
 
 
-def _boxes(records: Sequence[dict], source: str, kind: str) -> np.ndarray:
-    def valid(value: object) -> bool:
-        return isinstance(value, list | tuple | np.ndarray) and len(value) == 4 and all(map(_is_number, value))
-
-    wanted = "it must be four finite numbers x, y, width, height"
-    boxes = _column(records, "bbox", source, kind, valid, wanted, width=(4,)).astype(np.float64)
-    negative = (boxes[:, 2:] < 0).any(1)
-    if negative.any():
-        first = int(negative.argmax())
-        raise InputError(f"{source}: {_called(records[first], first, kind)} has a negative size, bbox "
-                         f"{boxes[first].tolist()}. Boxes are x, y, width, height; clip or remove it.")
-    return boxes
-
-
-def _floats(records: Sequence[dict], key: str, source: str, kind: str) -> np.ndarray:
-    return _column(records, key, source, kind, _is_number, "it must be a finite number").astype(np.float64)
-
-
-def _integers(records: Sequence[dict], key: str, source: str, kind: str) -> np.ndarray:
-    def valid(value: object) -> bool:
-        return _is_number(value) and value == int(value)
-
-    wanted = "it must be an integer"
-    column = _column(records, key, source, kind, valid, wanted)
-    integers = column.astype(np.int64)
-    if (integers != column).any():
-        first = int((integers != column).argmax())
-        raise InputError(f"{source}: {_called(records[first], first, kind)} has {key} {column[first]}; {wanted}.")
-    return integers
-
-
-def _unique(ids: np.ndarray, source: str, kind: str) -> np.ndarray:
-    """(N,) -> (N,) ascending; InputError when an id stands twice."""
-    ids = np.sort(ids)
-    twice = ids[1:] == ids[:-1]
-    if twice.any():
-        raise InputError(f"{source}: {kind} id {ids[1:][twice][0]} stands twice. Give each {kind} an id of its own.")
-    return ids
-
-
-def _index(values: np.ndarray, known: np.ndarray, source: str, kind: str, kinds: str) -> np.ndarray:
-    """(N,) ids -> (N,) places in the ascending array `known`; InputError when one is not there."""
-    unknown = ~np.isin(values, known)
-    if unknown.any():
-        raise InputError(f"{source}: annotation entries: {_offenders(values, unknown, kind, kinds)}, but the file "
-                         f"declares {_listed(known)}. Add these {kinds} or remove the annotations.")
-    return np.searchsorted(known, values)
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    try:
-        return bool(np.isfinite(float(value)))
-    except OverflowError:                  # an integer of hundreds of digits is JSON too
-        return False
-
-
-def _called(record: dict, number: int, kind: str) -> str:
-    """How a message calls a record: by id and image where it has them, else by its place in the list."""
-    name = f"{kind} {record['id']}" if "id" in record else f"{kind} number {number}"
-    return f"{name} (image {record['image_id']})" if "image_id" in record else name
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _offenders(values: np.ndarray, wrong: np.ndarray, kind: str, kinds: str) -> str:
-    ids = list(dict.fromkeys(values[wrong].tolist()))
-    return f"{int(wrong.sum())} of {len(values)} name {kind if len(ids) == 1 else kinds} {_listed(ids)}"
-
-
-def _listed(ids: Sequence[int] | np.ndarray) -> str:
-    if len(ids) == 0:
-        return "none"
-    more = "" if len(ids) <= SHOWN else f" and {len(ids) - SHOWN} more"
-    return ", ".join(str(number) for number in ids[:SHOWN]) + more
+def _no_detections(content: object, source: str) -> InputError:
+    return InputError(f"{source}: holds a {type(content).__name__}, but detections are a JSON list of objects with "
+                      "image_id, category_id, bbox and score. Were ground truth and detections exchanged?")

@@ -28,10 +28,12 @@ class Pairs:
         detection: (P,) int64.
         truth: (P,) int64.
         level: (P,) int64 in 1..T, the number of thresholds that the IoU meets.
+        iou: (P,) float64.
     """
     detection: np.ndarray
     truth: np.ndarray
     level: np.ndarray
+    iou: np.ndarray
 
 
 def list_pairs(detection_group: np.ndarray, detection_boxes: np.ndarray, truth_group: np.ndarray,
@@ -68,10 +70,11 @@ def list_pairs(detection_group: np.ndarray, detection_boxes: np.ndarray, truth_g
             found.append((detection[kept], truth[kept], iou[kept]))
             start = stop
     if not found:
-        return Pairs(*(np.zeros(0, np.int64) for _ in range(3)))
+        return Pairs(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.int64, np.float64)))
     detection, truth, iou = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((truth, iou, detection))
-    return Pairs(detection[order], truth[order], np.searchsorted(thresholds, iou[order], side="right"))
+    iou = iou[order]
+    return Pairs(detection[order], truth[order], np.searchsorted(thresholds, iou, side="right"), iou)
 
 
 def _windows(detection_group: np.ndarray, detection_boxes: np.ndarray, truth_group: np.ndarray,
@@ -111,7 +114,7 @@ def _iou(a: np.ndarray, b: np.ndarray, is_crowd: bool) -> np.ndarray:
 
 
 def match(pairs: Pairs, detection_group: np.ndarray, counts: np.ndarray, crowd: np.ndarray, annotation_ids: np.ndarray,
-          num_thresholds: int) -> tuple[np.ndarray, np.ndarray]:
+          num_thresholds: int, overlaps: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Play the greedy rule for every area range and threshold.
 
     Args:
@@ -121,6 +124,8 @@ def match(pairs: Pairs, detection_group: np.ndarray, counts: np.ndarray, crowd: 
         crowd: (N,) bool.
         annotation_ids: (N,) int64; pycocotools takes a match with id 0 for no match, and so do we.
         num_thresholds: T.
+        overlaps: (D,) float64 or None; takes the IoU of each detection's match in the first area range at the lowest
+            threshold, for oLRP.
     Returns:
         candidates: (C,) int64, the detections in any pair, ascending.
         status: (C, A, T) uint8: UNMATCHED, TRUE (a true positive) or IGNORED (took an ignored ground truth).
@@ -137,17 +142,24 @@ def match(pairs: Pairs, detection_group: np.ndarray, counts: np.ndarray, crowd: 
     # Each detection falls wholly on one side: with a choice, all its truths are contended; without, it has one truth.
     played = contended[pairs.truth]
 
-    _settle(pairs.truth[~played], pairs.level[~played], place[~played], crowd, outcome, status)
-    _play(pairs.truth[played], pairs.level[played], place[played], detection_group[candidates], counts, crowd, outcome,
-          status)
+    matched = np.zeros(len(candidates))
+    _settle(pairs.truth[~played], pairs.level[~played], place[~played], pairs.iou[~played], crowd, outcome, status, matched)
+    _play(pairs.truth[played], pairs.level[played], place[played], pairs.iou[played], detection_group[candidates], counts,
+          crowd, outcome, status, matched)
+    if overlaps is not None:
+        overlaps[candidates] = matched
     return candidates, status
 
 
-def _settle(truth: np.ndarray, level: np.ndarray, place: np.ndarray, crowd: np.ndarray, outcome: np.ndarray,
-            status: np.ndarray) -> None:
-    """Fill `status` for detections with one pair each: at each threshold the first that meets it takes the truth."""
+def _settle(truth: np.ndarray, level: np.ndarray, place: np.ndarray, iou: np.ndarray, crowd: np.ndarray,
+            outcome: np.ndarray, status: np.ndarray, matched: np.ndarray) -> None:
+    """Fill `status` for detections with one pair each: at each threshold the first that meets it takes the truth.
+
+    `matched` (C,) takes the pair's IoU, which means something only where the status says that there was a match.
+    """
     if len(truth) == 0:
         return
+    matched[place] = iou
     order = np.argsort(truth, kind="stable")              # by truth, then by falling score
     truth, level, place = truth[order], level[order], place[order]
     thresholds = np.arange(status.shape[2])
@@ -160,15 +172,15 @@ def _settle(truth: np.ndarray, level: np.ndarray, place: np.ndarray, crowd: np.n
     status[place] = won[:, None, :] * outcome[truth][:, :, None]
 
 
-def _play(truth: np.ndarray, level: np.ndarray, place: np.ndarray, group: np.ndarray, counts: np.ndarray,
-          crowd: np.ndarray, outcome: np.ndarray, status: np.ndarray) -> None:
-    """Fill `status` for detections that compete, the r-th of every group in round r; group is (C,)."""
+def _play(truth: np.ndarray, level: np.ndarray, place: np.ndarray, iou: np.ndarray, group: np.ndarray, counts: np.ndarray,
+          crowd: np.ndarray, outcome: np.ndarray, status: np.ndarray, matched: np.ndarray) -> None:
+    """Fill `status` and `matched` for detections that compete, the r-th of every group in round r; group is (C,)."""
     if len(truth) == 0:
         return
     players, player = np.unique(place, return_inverse=True)
     turn = _ordinal(group[players])
     order = np.argsort(turn[player], kind="stable")       # rounds; within one still by detection, IoU, truth
-    truth, level, player = truth[order], level[order], player[order]
+    truth, level, iou, player = truth[order], level[order], iou[order], player[order]
     position = _ordinal(player) + 1                       # 1.. within the detection: the last one is the best
     rounds = np.searchsorted(turn[player], np.arange(turn.max() + 2))
 
@@ -185,6 +197,8 @@ def _play(truth: np.ndarray, level: np.ndarray, place: np.ndarray, group: np.nda
         pair = start + starts[taker] + best[taker, area, threshold] % COUNTS - 1
         status[players[player[pair]], area, threshold] = outcome[truth[pair], area]
         free[truth_place[pair], area, threshold] = crowd[truth[pair]]
+        first = pair[(area == 0) & (threshold == 0)]
+        matched[players[player[first]]] = iou[first]
 
 
 def _ordinal(labels: np.ndarray) -> np.ndarray:

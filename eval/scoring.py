@@ -1,15 +1,15 @@
-"""Score by the name of a protocol: what trainer and test.py call, whatever the benchmark.
+"""Score by any protocol: what trainer and test.py call, whatever the benchmark.
 
-    scored = score(truth, detections, "voc")        # scored.metrics -> metrics.json, scored.curves -> pictures
+    scored = score(truth, detections, PROTOCOLS["voc"])     # scored.metrics -> metrics.json, scored.curves -> pictures
 """
+from dataclasses import replace
 from typing import NamedTuple
 
 from eval import voc
-from eval.coco import AITOD, COCO, Curves, accumulate, summarize
+from eval.coco import AITOD, COCO, Curves, Protocol, accumulate, summarize
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays
 
-COCO_LIKE = {"aitod": AITOD, "coco": COCO}
-PROTOCOLS = (*COCO_LIKE, "voc")
+PROTOCOLS = {"aitod": AITOD, "coco": COCO, "voc": replace(COCO, name="voc")}      # the last with figures of its own
 
 # The figures that a log line shows. The first decides which weights become best.pt: of VOC's definitions the area under the
 # curve, as eleven points move in jumps.
@@ -25,9 +25,9 @@ class Scored(NamedTuple):
     detections: DetectionArrays
 
 
-def score(ground_truth: dict | GroundTruthArrays, detections: DetectionArrays, protocol: str) -> Scored:
-    """Score detections by one of PROTOCOLS. Raises InputError for a detection of an unknown image or that is not finite."""
+def score(ground_truth: dict | GroundTruthArrays, detections: DetectionArrays, protocol: Protocol) -> Scored:
+    """Score detections. Raises InputError for a detection of an unknown image or that is not finite."""
     truth = ground_truth_arrays(ground_truth)
-    curves = accumulate(truth, detections, COCO_LIKE.get(protocol, COCO))
-    metrics = summarize(curves) if protocol in COCO_LIKE else voc.evaluate(truth, detections)
+    curves = accumulate(truth, detections, protocol)
+    metrics = voc.evaluate(truth, detections) if protocol.name == "voc" else summarize(curves)
     return Scored(metrics, curves, truth, detections)

@@ -7,7 +7,7 @@ from engine.charts import FIGURE, FOUND, draw_charts, precision_recall
 from engine.sheet import Sheet
 from eval.coco import AITOD, IOU_THRESHOLDS, RECALL_POINTS, Curves
 from eval.files import detection_arrays
-from eval.scoring import score
+from eval.scoring import PROTOCOLS, score
 
 
 def truth(count, classes=2):
@@ -26,7 +26,7 @@ def is_colour(picture, colour):
 def test_every_case_is_drawn(protocol, objects, detections):
     found = detection_arrays([{"image_id": 1, "category_id": 1, "bbox": [30 * k, 0, 10, 10], "score": 0.5}
                               for k in range(detections)])
-    pictures = draw_charts(score(truth(objects), found, protocol))
+    pictures = draw_charts(score(truth(objects), found, PROTOCOLS[protocol]))
     assert set(pictures) == {"precision_recall", "sizes", "confusion"}
     for picture in pictures.values():
         assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.mean() < 255
@@ -55,7 +55,7 @@ def test_bars_and_ap_have_the_heights_of_their_figures():
     """40 objects of 10 px, a quarter found: the bar is blue up to a quarter of 40; AP of tiny objects as a line."""
     found = detection_arrays([{"image_id": 1, "category_id": k % 2 + 1, "bbox": [30 * k, 0, 10, 10], "score": 0.5}
                               for k in range(10)])
-    scored = score(truth(40), found, "aitod")
+    scored = score(truth(40), found, PROTOCOLS["aitod"])
     picture = draw_charts(scored)["sizes"]
     top, height = 128, 340
     bar = is_colour(picture[top : top + height], FOUND)

@@ -129,3 +129,20 @@ def test_objects_of_any_size_get_a_cell_on_tinyrs4() -> None:
         config = configs.load(path)
         if not path.stem.endswith("base"):
             assert config.assigner.min_box_side == (8 if config.model.has_p2 else 16), path
+
+
+def test_own_ranges_and_limits_come_from_toml_or_the_command_line(tmp_path: Path) -> None:
+    file = write(tmp_path, "own.toml", '[eval]\nlimits = [10, 1]\narea_ranges = ["t:0:256", "m:256:1e10"]\n')
+    scoring = configs.load(file).eval.scoring()
+    assert scoring.max_dets == (1, 10) and scoring.area_ranges == {"all": (0, 1e10), "t": (0, 256), "m": (256, 1e10)}
+    assert not scoring.olrp
+    scoring = configs.load(file, ["eval.limits=7", "eval.area_ranges=a:1:2,b:2:3", "eval.olrp=true"]).eval.scoring()
+    assert scoring.max_dets == (7,) and list(scoring.area_ranges) == ["all", "a", "b"] and scoring.olrp
+    assert configs.load(file, ["eval.limits=5,500"]).eval.limits == (5, 500)
+    again = configs.from_dict(configs.load(file).to_dict(), "checkpoint")
+    assert again == configs.load(file)
+    for override, told in (("eval.limits=1,x", "is not a list of whole numbers"), ("eval.limits=[1.5]", "whole numbers"),
+                           ("eval.area_ranges=[1]", "is not a list of texts"), ("eval.area_ranges=t:5:1", "not name:low:high"),
+                           ("eval.limits=0", "must be different numbers from 1 on")):
+        with pytest.raises(InputError, match=told):
+            configs.load(file, [override])

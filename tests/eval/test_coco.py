@@ -1,16 +1,15 @@
 """The evaluator against pycocotools, on random scenes full of what goes wrong, and against figures made by hand."""
+import collections
 import contextlib
 import copy
 import io
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from errors import InputError
-from eval import matching
+from eval import coco, matching
 from eval.coco import AITOD, COCO, IOU_THRESHOLDS, DetectionArrays, Protocol, accumulate, evaluate
 from eval.files import ground_truth_arrays
 
@@ -20,11 +19,11 @@ TINY = Protocol("tiny", (1, 2, 4), {"all": (0.0, 1e10), "low": (0.0, 64.0), "hig
 
 def pycocotools_arrays(ground_truth, detections, protocol):
     """precision (T, R, K, A, M) and recall (T, K, A, M) by stock COCOeval with the protocol's parameters."""
-    coco = pytest.importorskip("pycocotools.coco")
+    cocotools = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     detections = [dict(d, id=i + 1, area=d["bbox"][2] * d["bbox"][3], iscrowd=0) for i, d in enumerate(detections)]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = coco.COCO(), coco.COCO()
+        truth, found = cocotools.COCO(), cocotools.COCO()
         truth.dataset = copy.deepcopy(ground_truth)
         truth.createIndex()
         # loadRes fails on an empty list; this is what it does otherwise
@@ -122,18 +121,26 @@ def test_equals_pycocotools_on_random_scenes(seed):
 
 
 def test_random_scenes_do_hold_what_hurts():
-    seen = dict.fromkeys(("tie", "crowd", "edge", "zero", "over", "empty"), 0)
+    seen = collections.Counter()
     for seed in range(200):
         ground_truth, detections = random_scene(seed)
+        annotations = ground_truth["annotations"]
         scores = [(d["image_id"], d["category_id"], d["score"]) for d in detections]
         groups = [s[:2] for s in scores]
+        copies = [(a["image_id"], a["category_id"], *a["bbox"]) for a in annotations if a["bbox"][2] * a["bbox"][3]]
+        sizes = [d["bbox"][2] * d["bbox"][3] for d in detections]
+        found_classes = {d["category_id"] for d in detections}
         seen["tie"] += len(set(scores)) < len(scores)
         seen["over"] += any(groups.count(g) > TINY.max_dets[-1] for g in set(groups))
-        seen["crowd"] += any(a["iscrowd"] for a in ground_truth["annotations"])
-        seen["edge"] += any(a["area"] in (64, 256, 1024) for a in ground_truth["annotations"])
-        seen["zero"] += any(a["bbox"][2] * a["bbox"][3] == 0 for a in ground_truth["annotations"])
-        seen["empty"] += not ground_truth["annotations"] or not detections
-    assert all(count >= 3 for count in seen.values()), seen
+        seen["crowd"] += any(a["iscrowd"] for a in annotations)
+        seen["copy"] += len(set(copies)) < len(copies)
+        seen["edge"] += any(a["area"] in (64, 256, 1024) for a in annotations)
+        seen["found edge"] += any(size in (64, 256, 1024) for size in sizes)
+        seen["zero"] += any(a["bbox"][2] * a["bbox"][3] == 0 for a in annotations)
+        seen["found zero"] += 0 in sizes
+        seen["no truth"] += bool(found_classes - {a["category_id"] for a in annotations})
+        seen["no image"] += bool({i["id"] for i in ground_truth["images"]} - {a["image_id"] for a in annotations})
+    assert len(seen) == 10 and all(count >= 20 for count in seen.values()), seen
 
 
 def test_equals_pycocotools_in_one_dense_scene():
@@ -151,12 +158,14 @@ def test_equals_pycocotools_in_one_dense_scene():
     assert_same(ground_truth, detections, Protocol("dense", (1, 100, 600), AITOD.area_ranges))
 
 
-def test_chunks_of_pairs_change_nothing(monkeypatch):
+def test_chunks_of_pairs_and_blocks_of_detections_change_nothing(monkeypatch):
     ground_truth, detections = random_scene(11)
     whole = accumulate(ground_truth, detections, AITOD)
-    monkeypatch.setattr(matching, "PAIR_CHUNK", 3)
-    parts = accumulate(ground_truth, detections, AITOD)
-    assert (whole.precision == parts.precision).all() and (whole.recall == parts.recall).all()
+    for size in (1, 3, 20):
+        monkeypatch.setattr(matching, "PAIR_CHUNK", size)
+        monkeypatch.setattr(coco, "BLOCK", size)
+        parts = accumulate(ground_truth, detections, AITOD)
+        assert (whole.precision == parts.precision).all() and (whole.recall == parts.recall).all()
 
 
 def test_pairs_are_those_of_brute_force_where_the_search_window_ends():
@@ -301,13 +310,8 @@ def test_an_unknown_image_is_refused():
         evaluate(one_image([[0, 0, 10, 10]]), [detection([0, 0, 1, 1], 0.9, image=9)])
 
 
-def test_equals_pycocotools_on_real_scenes():
-    repository = Path(__file__).resolve().parents[2]
-    data = Path(os.environ.get("RS_TINYNET_DATA", repository.parent / "shared" / "data"))
-    file = data / "tinyrs4_416" / "annotations" / "test.json"
-    if not file.exists():
-        pytest.skip(f"{file} is not there; point RS_TINYNET_DATA at the folder that holds tinyrs4_416")
-    ground_truth = json.loads(file.read_text())
+def test_equals_pycocotools_on_real_scenes(real_set):
+    ground_truth = json.loads((real_set / "annotations" / "test.json").read_text())
     rng = np.random.default_rng(0)
     detections = []
     for annotation in ground_truth["annotations"]:
