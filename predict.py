@@ -17,10 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt that train.py wrote")
     parser.add_argument("--source", type=Path, required=True, help="an image, or a folder of images")
     parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the results")
-    parser.add_argument("--conf", type=float, default=0.25, help="lowest score kept (default: 0.25)")
+    parser.add_argument("--conf", type=float, help="lowest score kept (default: 0.25); the same as eval.conf=...")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
     options = parser.parse_intermixed_args(arguments)
-    return predict(options.checkpoint, options.source, options.output, options.conf, options.overrides)
+    conf = [f"eval.conf={options.conf}"] if options.conf is not None else []
+    return predict(options.checkpoint, options.source, options.output, ["eval.conf=0.25", *options.overrides, *conf])
 
 
 if __name__ == "__main__":

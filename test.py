@@ -5,10 +5,10 @@ Files only:  python test.py --ground-truth gt.json --detections dt.json --protoc
 
 Prints the figures by class and, for the classes of AI-TOD or DIOR, the paper's tables with ours below. Writes metrics.json,
 pictures/ (precision-recall curves, sizes of found and missed objects, confusion of classes) and, for a model,
-detections.json (COCO results; for a VOC set with its ground_truth.json) into --output (default: the checkpoint's folder /
-<split>, or that of the detections). torchrun shares the images over several GPUs. Settings of the checkpoint can be
-overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu; with files alone eval.area_ranges, eval.limits and
-eval.olrp.
+detections.json (COCO results; for a VOC set with its ground_truth.json) into --output. Its default is the checkpoint's folder /
+<split>, or beside the detections a folder named after them and the protocol. torchrun shares the images over several GPUs.
+Settings of the checkpoint can be overridden: eval.conf=0.01, train.image_size=1024, train.device=cpu; with files alone
+eval.area_ranges, eval.limits and eval.olrp.
 """
 import argparse
 from pathlib import Path

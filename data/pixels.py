@@ -17,7 +17,10 @@ def read_image(path: str | Path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
     # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error as error:      # more pixels than OpenCV takes
+        raise InputError(f"{path}: cannot be decoded as an image ({error.err}). Replace the file.") from None
     if image is None:
         raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file.")
     return image

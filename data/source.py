@@ -3,6 +3,7 @@
 What cannot be learned (boxes outside the image, without area, objects that the set itself calls unfit) is left out in
 training, and counted. Objects for testing are never changed.
 """
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -60,6 +61,13 @@ class Source:
         """Boxes (n, 4) float32 and labels (n,) int64 of one image."""
         rows = slice(self.offsets[index], self.offsets[index + 1])
         return self.boxes[rows], self.labels[rows]
+
+    def fingerprint(self) -> str:
+        """The same for the same images and objects, wherever they lie."""
+        digest = hashlib.sha256(repr([(r.id, r.width, r.height) for r in self.images]).encode())
+        for array in (self.boxes, self.labels, self.offsets):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def summary(self) -> str:
         """One line: how many images, boxes and classes, and what was changed."""

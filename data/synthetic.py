@@ -53,7 +53,8 @@ def generate(
     Raises:
         InputError: the folder holds something else.
     """
-    for name, value, low in (("train", train, 1), ("val", val, 0), ("test", test, 0), ("size", size, 128)):
+    root = root.absolute()                      # so that "." has a name
+    for name, value, low in (("train", train, 1), ("val", val, 0), ("test", test, 0), ("size", size, 128), ("seed", seed, 0)):
         if value < low:
             raise InputError(f"--{name}: {value} is too small. Use {low} or more.")
     made_with = {"version": VERSION, "train": train, "val": val, "test": test, "size": size, "seed": seed}
@@ -62,6 +63,10 @@ def generate(
             return False
         raise InputError(f"--output: {root} holds something else than this set. Name another folder, or remove it.")
     beside = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"--output: {root} cannot be made ({error.strerror}). Name another folder.") from None
     try:
         for split in SPLITS:
             (beside / "images" / split).mkdir(parents=True)

@@ -33,6 +33,9 @@ def load(path: str | Path) -> dict:
     """Read a checkpoint onto the CPU; anything but tensors and plain values in it is refused."""
     path = Path(path)
     try:
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":       # torch writes zip archives; anything else would be guessed at
+                raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint. Name a best.pt or last.pt that train.py wrote.") from None
@@ -43,10 +46,10 @@ def load(path: str | Path) -> dict:
             f"{path}: holds objects other than tensors and plain values, which could run code; it was not loaded. "
             "Name a checkpoint that train.py wrote."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}). It may have been cut off in a copy.") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not {"weights", "ema"} & content.keys():
         raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
     return content
 

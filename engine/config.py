@@ -64,8 +64,15 @@ class TrainConfig:
         _choice("train.amp", self.amp, ("off", "fp16", "bf16"))
         for name in ("epochs", "batch_size", "nominal_batch", "image_size", "validate_every"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("lr", "final_lr", "weight_decay", "warmup_epochs", "workers", "max_steps", "seed", "close_mosaic"):
+        for name in ("lr", "final_lr", "weight_decay", "warmup_epochs", "warmup_bias_lr", "workers", "max_steps", "seed",
+                     "close_mosaic"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        for name in ("momentum", "warmup_momentum", "ema_decay"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"train.{name}: {getattr(self, name)} is outside 0..1, both excluded.")
+        for name in ("clip_norm", "ema_updates"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"train.{name}: {getattr(self, name)} is not above 0.")
         if self.image_size % 32:
             below = max(self.image_size // 32 * 32, 32)
             raise InputError(
@@ -91,7 +98,7 @@ class EvalConfig:
         self.scoring()
         if self.protocol == "voc" and (self.area_ranges or self.limits or self.olrp):
             key = "area_ranges" if self.area_ranges else "limits" if self.limits else "olrp"
-            raise InputError(f"eval.{key}: changes COCO's figures, but eval.protocol is voc. Use eval.protocol=coco, or drop it.")
+            raise InputError(f"eval.{key}: changes COCO's figures, but eval.protocol is voc. Use coco, or drop it.")
         for name in ("conf", "nms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"eval.{name}: {getattr(self, name)} is outside 0..1.")
@@ -120,6 +127,11 @@ class Config:
         plain = dataclasses.asdict(self)
         return {section: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
                 for section, values in plain.items()}
+
+
+# The keys whose values are texts, whatever they look like.
+TEXTS = {(section.name, key.name) for section in dataclasses.fields(Config)
+         for key in dataclasses.fields(section.default_factory) if key.type is str}
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -190,6 +202,8 @@ def _apply_overrides(tree: dict, overrides: list[str]) -> None:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
+        if (section, name) in TEXTS and not isinstance(value, str):        # a folder may be called 2024, or true
+            value = text
         if not isinstance(tree.setdefault(section, {}), dict):
             raise InputError(f"'{argument}': '{section}' is not a section.")
         tree[section][name] = value
@@ -222,6 +236,8 @@ def _convert(where: str, value: object, hint: object) -> object:
                     items = [int(v) for v in items]
             if all(type(v) is kind for v in items):
                 return tuple(items)
+        elif option is int and type(value) is int and abs(value) >= 2**63:
+            raise InputError(f"{where}: {value} has too many digits. Use a number below 2^63.")
         elif type(value) is option:
             return value
     names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text",

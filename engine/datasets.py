@@ -62,6 +62,7 @@ class TrainingData:
     Attributes:
         class_names: by label.
         category_ids: of data.val (of data.train without it), by label.
+        fingerprint: of the images and objects to train on.
         val_loader, val_truth: None without data.val; the truth is on rank 0 only.
     """
 
@@ -69,6 +70,7 @@ class TrainingData:
         train = config.train
         source = open_split(config, "train", config.data.classes, training=True)
         self.class_names, self.category_ids = source.class_names, source.category_ids
+        self.fingerprint = source.fingerprint()
         self.train_summary, self.val_summary = source.summary(), "none (data.val is empty); best.pt is the last average"
         if not len(source.boxes):
             raise InputError(f"data.train: {split_file(config, 'train')} holds no usable box. Name a file with annotations.")

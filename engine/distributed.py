@@ -72,24 +72,11 @@ class Ranks:
         dist.gather_object(value, values)
         return values
 
-    def broadcast(self, value: object) -> object:
-        """Rank 0's value, on every rank."""
-        if self.world_size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, device=self.device if self.device.type == "cuda" else None)
-        return box[0]
-
     def broadcast_buffers(self, model: nn.Module) -> None:
         """Give every rank the buffers of rank 0's model."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
-
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        if self.world_size > 1:
-            dist.barrier()
 
     def close(self) -> None:
         """Leave the group."""

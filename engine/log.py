@@ -11,6 +11,7 @@ import torchvision
 
 from engine.checkpoint import code_revision
 from engine.drawing import write_picture
+from errors import InputError
 
 
 class RunLog:
@@ -27,11 +28,11 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import: only where it is used
 
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.path = folder / "log.jsonl"
         kept = [line for line in _lines(self.path) if line["epoch"] < first_epoch]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)     # it purges that step too
 
     def epoch(self, record: dict) -> None:
         """Append one line to log.jsonl; its numbers go to TensorBoard too. `epoch` and `step` say where."""
@@ -43,11 +44,6 @@ class RunLog:
             if name not in ("epoch", "step") and isinstance(value, (int, float)):
                 self.board.add_scalar(name, value, record["step"])
         self.board.flush()
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """TensorBoard only."""
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
 
     def picture(self, name: str, step: int, picture: np.ndarray) -> None:
         """Show an RGB picture in TensorBoard and keep its latest version as pictures/<name>.png."""
@@ -91,6 +87,14 @@ def versions() -> dict[str, str]:
         "opencv": cv2.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} x {os.cpu_count()}",
     }
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, unless it is there. Raises InputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output: {path} cannot be a folder ({error.strerror}). Name another one.") from None
 
 
 def write_json(path: Path, content: dict) -> None:

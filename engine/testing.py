@@ -10,7 +10,7 @@ from engine.datasets import is_voc, open_split, read_truth, split_file, test_loa
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import predict_all
-from engine.log import write_json
+from engine.log import make_folder, write_json
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score
@@ -36,15 +36,15 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         source = open_split(config, split, class_names, training=False)
         output = output or path.parent / split
         if ranks.is_main:
+            make_folder(output)
+            truth = read_truth(config, split, class_names)      # now, not after hours of detecting
             print(f"{path}: {source.summary()}")
         found = predict_all(
             model.to(ranks.device), test_loader(config, source, ranks), config.eval, ranks, source.category_ids
         )
         if found is None:
             return 0
-        output.mkdir(parents=True, exist_ok=True)
         write_detections(output / "detections.json", found.detections)
-        truth = read_truth(config, split, class_names)
         if is_voc(split_file(config, split)):       # else detections.json would have nothing to be scored against again
             write_json(output / "ground_truth.json", truth)
         scored = score(truth, found.detections, config.eval.scoring())
@@ -63,6 +63,7 @@ def test_files(
     """Score a COCO results file by one of eval.scoring.PROTOCOLS; otherwise as test_checkpoint.
 
     Args:
+        output: None: a folder beside the detections, named after them and the protocol.
         overrides: what changes in the protocol, such as eval.olrp=true.
     """
     for override in overrides:
@@ -72,8 +73,8 @@ def test_files(
     config = configs.from_dict({"eval": {"protocol": protocol}}, "test.py", overrides)
     truth = read_ground_truth_arrays(ground_truth)
     scored = score(truth, read_detections(detections, truth), config.eval.scoring())
-    output = output or detections.parent
-    output.mkdir(parents=True, exist_ok=True)
+    output = output or detections.with_name(f"{detections.stem}_{protocol}")
+    make_folder(output)
     _report(scored, Subject(detections.stem, len(scored.truth.image_ids)), output, markdown)
     return 0
 

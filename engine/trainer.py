@@ -82,6 +82,7 @@ class Trainer:
         self.epoch = self.batch = self.step = self.skipped = 0
         self.best = -math.inf
         self.sums = torch.zeros(len(SUMS), device=ranks.device)
+        self.versions = versions()      # of the code that runs, whatever is committed meanwhile
         if saved:
             self._restore(saved)
         self.model = ranks.wrap(self.raw_model)
@@ -93,7 +94,7 @@ class Trainer:
             self._write_manifest()
         with StopRequest() as self.stop:
             while self.epoch < self.config.train.epochs and not self._out_of_steps():
-                started = time.perf_counter()
+                started, first = time.perf_counter(), self.batch
                 finished = self._train_epoch()
                 if not finished:
                     self._save_last()
@@ -101,7 +102,7 @@ class Trainer:
                         print(f"\nstopped by {self.stop.name or 'a peer'} and saved in {self.folder}: go on with --resume")
                         self.log.close()
                     return EXIT_STOPPED
-                self._end_epoch(time.perf_counter() - started)
+                self._end_epoch(time.perf_counter() - started, self.batch - first)
         if self.log:
             self.log.close()
         return 0
@@ -159,8 +160,12 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _end_epoch(self, seconds: float) -> None:
-        """Validate, log, save; then the next epoch begins."""
+    def _end_epoch(self, seconds: float, batches: int) -> None:
+        """Validate, log, save; then the next epoch begins.
+
+        Args:
+            seconds, batches: what this process spent on the epoch, which a resumed one began elsewhere.
+        """
         train = self.config.train
         sums = dict(zip(SUMS, self.ranks.all_sum(self.sums.clone()).tolist(), strict=True))
         share = self.batch * self.ranks.world_size
@@ -176,7 +181,7 @@ class Trainer:
                 "loss": {name: sums[name] / share for name in SUMS[:4]},
                 "unassigned_share": sums["unassigned"] / max(sums["objects"], 1),
                 "skipped_steps": self.skipped,
-                "images_per_second": self.batch * train.batch_size / seconds,
+                "images_per_second": batches * train.batch_size / seconds,
                 "seconds": seconds,
             }
             if self.ranks.device.type == "cuda":
@@ -186,9 +191,9 @@ class Trainer:
             self.log.epoch(record)
             print(_summary(record, train.epochs, HEADLINES[self.config.eval.protocol]), flush=True)
         self._save_best(metrics, done)
-        self.sums.zero_()
-        if self.batch == self.schedule.batches_per_epoch:
+        if self.batch == self.schedule.batches_per_epoch:       # else train.max_steps ended it, and a resumed run goes on
             self.epoch, self.batch = self.epoch + 1, 0
+            self.sums.zero_()
         self._save_last()
 
     def _validate(self) -> dict | None:
@@ -260,7 +265,8 @@ class Trainer:
             "config": self.config.to_dict(),
             "model_config": vars(self.raw_model.config).copy(),
             "class_names": list(self.data.class_names),
-            "versions": versions(),
+            "data_fingerprint": self.data.fingerprint,
+            "versions": self.versions,
         })
 
     def _restore(self, saved: dict) -> None:
@@ -269,6 +275,9 @@ class Trainer:
                 f"data.train: declares the classes {list(self.data.class_names)}, but {self.folder / 'last.pt'} was trained "
                 f"on {saved['class_names']}. Resume with the same data."
             )
+        if saved.get("data_fingerprint", self.data.fingerprint) != self.data.fingerprint:
+            raise InputError(f"data.train: holds other images or boxes than {self.folder / 'last.pt'} was trained on. Resume "
+                             "with the same data, or name another --output.")
         self.raw_model.load_state_dict(saved["model"])
         self.ema.model.load_state_dict(saved["ema"])
         self.ema.updates = saved["ema_updates"]
@@ -281,7 +290,10 @@ class Trainer:
         # These are sums over all ranks: rank 0 takes them, the others begin at zero.
         self.sums += saved["sums"].to(self.sums.device) * self.ranks.is_main
         if self.ranks.rank < len(saved["generators"]):
-            torch.set_rng_state(saved["generators"][self.ranks.rank]["torch"])
+            generators = saved["generators"][self.ranks.rank]
+            torch.set_rng_state(generators["torch"])
+            if self.ranks.device.type == "cuda" and "cuda" in generators:
+                torch.cuda.set_rng_state(generators["cuda"])
 
     def _write_manifest(self) -> None:
         """What this run is, for people and for scripts."""
@@ -296,7 +308,7 @@ class Trainer:
             "batches_per_epoch": self.schedule.batches_per_epoch,
             "lr": train.lr,
             "starts_at": {"epoch": self.epoch, "batch": self.batch},
-            "versions": versions(),
+            "versions": self.versions,
             "config": self.config.to_dict(),
         }
         write_json(self.folder / "manifest.json", manifest)
@@ -311,6 +323,8 @@ def _summary(record: dict, epochs: int, headlines: tuple[str, ...]) -> str:
     losses = "  ".join(f"{name} {value:.3f}" for name, value in record["loss"].items() if value)
     line = f"epoch {record['epoch'] + 1:>3}/{epochs}  {losses}  no cell {record['unassigned_share']:.1%}"
     line += f"  {record['images_per_second']:.1f} img/s"
+    if record["skipped_steps"]:
+        line += f"  skipped steps {record['skipped_steps']}"
     if "val" in record:
         line += "  | " + "  ".join(f"{name} {record['val'][name]:.3f}" for name in headlines)
     return line

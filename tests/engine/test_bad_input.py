@@ -167,3 +167,58 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
         assert source.name in fail(capsys, predict.main, arguments)
     assert "eval.conf" in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(trained.data.images),
                                                        "--output", str(tmp_path / "out"), "--conf", "2"])
+
+
+def test_settings_that_would_only_fail_later(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
+    for setting, word in (("train.momentum=0", "outside 0..1"), ("train.momentum=1.5", "outside 0..1"),
+                          ("train.ema_decay=2", "outside 0..1"), ("train.ema_updates=0", "not above 0"),
+                          ("train.clip_norm=-5", "not above 0"), ("train.warmup_bias_lr=-1", "too small"),
+                          (f"train.seed={10**22}", "too many digits"), (f"assigner.topk={10**19}", "too many digits"),
+                          ("eval.limits=1,10 eval.protocol=voc", "eval.protocol is voc")):
+        line = fail(capsys, lambda a: tiny_run.train("run", *a), setting.split())
+        assert setting.split("=")[0] in line and word in line, line
+
+
+def test_a_file_in_the_place_of_the_output_folder(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("mine")
+    best, output = str(trained.folder / "run/best.pt"), ["--output", str(tmp_path / "file")]
+    scripts = ((train.main, ["--config", str(trained.config)]), (test_script.main, ["--checkpoint", best]),
+               (predict.main, ["--checkpoint", best, "--source", str(trained.data.images)]))
+    for main, arguments in scripts:
+        assert "--output" in fail(capsys, main, [*arguments, *output])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_broken_picture_leaves_the_predictions_as_they_were(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.png", "b.png"):
+        (source / name).write_bytes((trained.data.images / "000.png").read_bytes())
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(source), "--output", str(output)]
+    assert predict.main(arguments) == 0
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(output.rglob("*")) if p.is_file()}
+    (source / "c.png").write_bytes(b"broken")
+    assert "c.png" in fail(capsys, predict.main, arguments)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(output.rglob("*")) if p.is_file()} == before
+
+
+def test_a_truth_that_cannot_be_scored_leaves_the_results_as_they_were(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = edit(trained.data.content, area=None)
+    (tmp_path / "test.json").write_text(json.dumps(broken))
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--output", str(tmp_path)]
+    (tmp_path / "detections.json").write_text("mine")
+    assert "area" in fail(capsys, test_script.main, [*arguments, f"data.test={tmp_path / 'test.json'}"])
+    assert (tmp_path / "detections.json").read_text() == "mine"
+
+
+def test_resuming_with_other_data_is_refused(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
+    assert tiny_run.train("run", "train.max_steps=2") == 0
+    content = copy.deepcopy(tiny_run.data.content)
+    content["images"] = content["images"][:8]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] < 108]
+    tiny_run.data.write(content)
+    assert "data.train: holds other images" in fail(capsys, lambda a: tiny_run.train("run", *a), ["--resume"])

@@ -146,3 +146,8 @@ def test_own_ranges_and_limits_come_from_toml_or_the_command_line(tmp_path: Path
                            ("eval.limits=0", "must be different numbers from 1 on")):
         with pytest.raises(InputError, match=told):
             configs.load(file, [override])
+
+
+def test_a_folder_may_have_any_name() -> None:
+    for name in ("2024", "2024-01-01", "true", "1e5", "a b"):
+        assert configs.load(ROOT / "configs/demo.toml", [f"data.root={name}"]).data.root == name

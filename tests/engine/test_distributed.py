@@ -109,7 +109,7 @@ def test_bad_input_under_torchrun_is_one_line_and_every_rank_ends(tiny_run: obje
     failed = launch(tiny_run, "run", "train.batch_size=5")
     assert failed.returncode != 0
     assert "train.batch_size: 5 images cannot be shared equally by 2 processes" in failed.stderr
-    assert "Traceback" not in failed.stderr.split("error: ")[1].splitlines()[0]
+    assert "InputError" not in failed.stderr        # the ranks print the line alone; torchrun adds its own report
     assert not (tiny_run.folder / "run").exists()
 
 

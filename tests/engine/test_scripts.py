@@ -106,3 +106,15 @@ def test_predict_takes_one_image(trained: object, tmp_path: Path) -> None:
     arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images / "003.png")]
     assert predict.main([*arguments, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "pictures/003.png").exists()
+
+
+def test_pictures_of_one_name_and_two_formats_are_both_kept(trained: object, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = cv2.imread(str(trained.data.images / "000.png"))
+    for name in ("a.png", "a.jpg", "b.jpg"):
+        cv2.imwrite(str(tmp_path / "in" / name), picture)
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(tmp_path / "in")]
+    assert predict.main([*arguments, "--output", str(tmp_path / "out"), "eval.conf=0.9"]) == 0
+    assert {p.name for p in (tmp_path / "out/pictures").iterdir()} == {"a.png.png", "a.jpg.png", "b.png"}
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")] == []
+    assert json.loads((tmp_path / "out/detections.json").read_text())["annotations"] == []     # eval.conf counts as --conf does

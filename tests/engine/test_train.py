@@ -118,6 +118,22 @@ def test_max_steps_ends_a_run_with_everything_saved(tiny_run: object) -> None:
     assert [r["step"] for r in records(tiny_run.folder / "run")] == [3, 6]
 
 
+def test_a_resumed_run_logs_every_epoch_once_with_the_losses_of_the_whole_epoch(tiny_run: object) -> None:
+    """Stopped between two epochs, and inside one: log.jsonl and TensorBoard are those of a run that was never stopped."""
+    def logged(name: str) -> tuple[list, list]:
+        lines = [json.loads(line) for line in (tiny_run.folder / name / "log.jsonl").read_text().splitlines()]
+        board = EventAccumulator(str(tiny_run.folder / name / "tensorboard")).Reload()
+        events = [(e.step, round(e.value, 5)) for e in board.Scalars("loss/cls")]
+        return [(line["epoch"], line["step"], round(line["loss"]["cls"], 5)) for line in lines], events
+
+    assert tiny_run.train("whole", "train.nominal_batch=4") == 0
+    for steps in (3, 4):
+        name = f"stopped at {steps}"
+        assert tiny_run.train(name, "train.nominal_batch=4", f"train.max_steps={steps}") == 0
+        assert tiny_run.train(name, "train.nominal_batch=4", "--resume") == 0
+        assert logged(name) == logged("whole")
+
+
 def test_an_existing_run_is_neither_overwritten_nor_mixed(tiny_run: object) -> None:
     assert tiny_run.train("run", "train.max_steps=1") == 0
     before = {p: p.read_bytes() for p in (tiny_run.folder / "run").rglob("*") if p.is_file()}
