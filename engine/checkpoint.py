@@ -49,7 +49,7 @@ def load(path: str | Path) -> dict:
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}). It may have been cut off in a copy.") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not {"weights", "ema"} & content.keys():
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
     return content
 
@@ -66,10 +66,17 @@ def inference_content(model: RSTinyNet, class_names: tuple[str, ...], config: di
     }
 
 
+def weights_of(content: dict, path: str | Path) -> dict[str, torch.Tensor]:
+    """The weights of a best.pt, or the averaged ones of a last.pt. Raises InputError when a checkpoint holds neither."""
+    if "weights" not in content and "ema" not in content:
+        raise InputError(f"{path}: holds no weights. Name a best.pt or last.pt that train.py wrote.")
+    return content["weights"] if "weights" in content else content["ema"]
+
+
 def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:
     """Build the deployed model of a best.pt, or the average of a last.pt; returns it and the checkpoint's content."""
     content = load(path)
-    weights = content["weights"] if "weights" in content else content["ema"]
+    weights = weights_of(content, path)
     model = build_model(ModelConfig(**content["model_config"]))
     model.auxiliary_head = None
     model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("auxiliary_head.")})

@@ -63,8 +63,7 @@ class Trainer:
         model_config = replace(config.model, num_classes=len(self.data.class_names))
         self.raw_model = build_model(model_config)
         if weights and not saved:
-            content = checkpoint.load(weights)
-            report = load_partial(self.raw_model, content.get("weights") or content["ema"])
+            report = load_partial(self.raw_model, checkpoint.weights_of(checkpoint.load(weights), weights))
             if ranks.is_main:
                 print(f"{weights}: {report}")
         self.raw_model.to(ranks.device, memory_format=torch.channels_last)

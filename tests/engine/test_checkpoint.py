@@ -96,6 +96,12 @@ def test_a_model_for_inference_gives_the_outputs_of_the_one_that_was_saved(tmp_p
     torch.testing.assert_close(after.box_logits, before.box_logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_checkpoint_without_weights_is_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "best.pt", {"class_names": ["a"]})
+    with pytest.raises(InputError, match="best.pt: holds no weights"):
+        checkpoint.load_for_inference(tmp_path / "best.pt")
+
+
 def test_a_run_older_than_a_key_goes_on_with_its_default(trained: object, tmp_path: Path) -> None:
     content = checkpoint.load(trained.folder / "run/last.pt")
     del content["config"]["data"]["annotations"]
