@@ -113,3 +113,21 @@ def test_bad_input_under_torchrun_is_one_line_and_every_rank_ends(tiny_run: obje
     assert not (tiny_run.folder / "run").exists()
 
 
+
+
+def test_two_ranks_score_as_one_process_does(trained: object, tmp_path: Path) -> None:
+    """test.py on five batches, which two ranks cannot share equally: the same detections and figures."""
+    best, settings = str(trained.folder / "run/best.pt"), ["eval.batch_size=2", "eval.conf=0.0001", "train.workers=0"]
+    alone = [sys.executable, "test.py"]
+    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
+                "test.py"]
+    results = []
+    for name, command in (("alone", alone), ("together", together)):
+        arguments = ["--checkpoint", best, "--output", str(tmp_path / name), *settings]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / name / "detections.json").read_text())
+        results.append((json.loads((tmp_path / name / "metrics.json").read_text()), sorted(found, key=json.dumps)))
+    assert len(results[0][1]) > 100
+    assert results[0] == results[1]
