@@ -21,7 +21,7 @@ class RunLog:
 
     Args:
         first_epoch: epochs from this one on will be logged anew.
-        first_step: likewise, in batches.
+        first_step: likewise in TensorBoard, in batches.
     """
 
     def __init__(self, folder: Path, first_epoch: int = 0, first_step: int = 0):
@@ -32,7 +32,7 @@ class RunLog:
         self.path = folder / "log.jsonl"
         kept = [line for line in _lines(self.path) if line["epoch"] < first_epoch]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)     # it purges that step too
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def epoch(self, record: dict) -> None:
         """Append one line to log.jsonl; its numbers go to TensorBoard too. `epoch` and `step` say where."""

@@ -85,7 +85,9 @@ class Trainer:
         if saved:
             self._restore(saved)
         self.model = ranks.wrap(self.raw_model)
-        self.log = RunLog(folder, self.epoch, self.step) if ranks.is_main else None
+        # A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are taken back.
+        unlogged = self.step + 1 if self.step and not self.batch else self.step
+        self.log = RunLog(folder, self.epoch, unlogged) if ranks.is_main else None
 
     def fit(self) -> int:
         """Train to the end; returns the script's exit code."""
