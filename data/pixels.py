@@ -6,6 +6,7 @@ import numpy as np
 
 from errors import InputError
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")       # of the files that are taken for images
 HEADER = 1 << 16                            # bytes in which a header is looked for
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}      # JPEG markers that begin a frame, which holds the size
 

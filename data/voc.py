@@ -15,11 +15,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data.pixels import image_size
+from data.pixels import ENDINGS, image_size
 from data.source import FARTHEST, ImageRecord, Source, assemble, files_below
 from errors import InputError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = {"": False, "0": False, "1": True}      # empty: DIOR has no such tag
 
@@ -96,7 +95,7 @@ def _read(listing: Path, annotations: Path, images: Path, classes: tuple[str, ..
     names, note = _read_list(listing, key)
     where = f"{key}: {listing}"
     files = _locate(names, annotations, (".xml",), "Horizontal", where, "data.annotations")
-    pictures = _locate(names, images, PICTURES, "JPEGImages", where, "data.images")
+    pictures = _locate(names, images, ENDINGS, "JPEGImages", where, "data.images")
     known = _declared(classes)
     records, image, label, box, difficult = [], [], [], [], []
     spellings = Counter()           # of the names met, when none are declared
@@ -156,7 +155,7 @@ def _read_list(listing: Path, key: str) -> tuple[list[str], str]:
         if parts.is_absolute() or ".." in parts.parts or not parts.parts:
             raise InputError(f"{key}: {listing}: lists '{name}', which leaves the image folder. Use the names of images in "
                              "data.images.")
-    names = [name[: -len(end)] if (end := PurePosixPath(name).suffix).lower() in PICTURES else name for name in names]
+    names = [name[: -len(end)] if (end := PurePosixPath(name).suffix).lower() in ENDINGS else name for name in names]
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise InputError(f"{key}: {listing}: lists '{name}' {times} times"

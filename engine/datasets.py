@@ -12,7 +12,7 @@ from data.voc import load_voc, voc_truth
 from engine.config import Config
 from engine.distributed import Ranks
 from errors import InputError
-from eval.files import read_ground_truth
+from eval.files import ground_truth_arrays, read_ground_truth
 
 
 def open_split(config: Config, split: str, classes: tuple[str, ...], training: bool) -> Source:
@@ -89,7 +89,7 @@ class TrainingData:
             )
             self._val = EvalDataset(val, train.image_size)
             if ranks.is_main:
-                self.val_truth = read_truth(config, "val", source.class_names)
+                self.val_truth = ground_truth_arrays(read_truth(config, "val", source.class_names))
 
     def sample_batch(self, device: torch.device, count: int = 3) -> Batch:
         """The first validation images, of one shape, to look at."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from data import Batch, Targets
 from data.batch import ImageMeta
-from data.pixels import read_image
+from data.pixels import ENDINGS, read_image
 from data.transforms import letterbox
 from engine import checkpoint
 from engine import config as configs
@@ -20,8 +20,6 @@ from engine.evaluator import detect
 from engine.log import make_folder, write_json
 from errors import InputError
 from models import RSTinyNet
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def predict(path: Path, source: Path, output: Path, overrides: list[str]) -> int:
@@ -95,8 +93,8 @@ def find_images(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"--source: {source} does not exist. Name an image or a folder of images.")
-    images = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    images = sorted(p for p in source.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
     if not images:
-        raise InputError(f"--source: {source} holds no image ({', '.join(SUFFIXES)}). Name another folder.")
+        raise InputError(f"--source: {source} holds no image ({', '.join(ENDINGS)}). Name another folder.")
     return images
 

@@ -18,15 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import InputError
-from eval.files import (
-    DetectionArrays,
-    GroundTruthArrays,
-    check_detections,
-    detection_arrays,
-    ground_truth_arrays,
-    read_detections,
-    read_ground_truth_arrays,
-)
+from eval.files import DetectionArrays, GroundTruthArrays, load_detections, load_ground_truth
 from eval.matching import TRUE, UNMATCHED, list_pairs, match
 
 # linspace, not arange: pycocotools compares IoUs and recalls with exactly these floats
@@ -126,8 +118,8 @@ def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
 def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
                detections: list[dict] | str | os.PathLike | DetectionArrays, protocol: Protocol = AITOD) -> Curves:
     """The precision and recall arrays behind `evaluate` (same arguments and errors)."""
-    truth = _load_ground_truth(ground_truth)
-    found = _load_detections(detections, truth)
+    truth = load_ground_truth(ground_truth)
+    found = load_detections(detections, truth)
     limits = np.sort(protocol.max_dets)
     ranges = np.array(list(protocol.area_ranges.values()), dtype=np.float64)                        # (A, 2)
     num_classes, num_thresholds = len(truth.category_ids), len(IOU_THRESHOLDS)
@@ -135,7 +127,7 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     objects = np.zeros((num_classes, len(ranges)), np.int64)
     np.add.at(objects, truth.category_index, counts)
 
-    order, group, rank = _grouped(found, truth, limits[-1])
+    order, group, rank = grouped(found, truth, limits[-1])
     matched = _matched(found.boxes, order, group, counts, truth, protocol.olrp)
 
     precision = np.full((num_thresholds, len(RECALL_POINTS), num_classes, len(ranges), len(limits)), -1.0)
@@ -184,8 +176,8 @@ class _Matched(NamedTuple):
     overlaps: np.ndarray
 
 
-def _grouped(found: DetectionArrays, truth: GroundTruthArrays,
-             limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def grouped(found: DetectionArrays, truth: GroundTruthArrays, limit: float = np.inf
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections by (class, image, falling score), the first `limit` of each image and class.
 
     Returns:
@@ -215,7 +207,7 @@ def _grouped(found: DetectionArrays, truth: GroundTruthArrays,
 
 def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, counts: np.ndarray, truth: GroundTruthArrays,
              wants_overlaps: bool) -> _Matched:
-    """Match block by block, as groups know nothing of each other; see _grouped for `order` and `group`."""
+    """Match block by block, as groups know nothing of each other; see grouped for `order` and `group`."""
     truth_group = truth.category_index * max(len(truth.image_ids), 1) + truth.image_index
     parts = []
     start = 0
@@ -351,19 +343,3 @@ def _mean(values: np.ndarray) -> float:
 def _inside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """(N,), (A, 2) -> (N, A) bool, both ends inside: an area of exactly 64 is very tiny and tiny."""
     return (area[:, None] >= ranges[:, 0]) & (area[:, None] <= ranges[:, 1])
-
-
-def _load_ground_truth(ground_truth: dict | str | os.PathLike | GroundTruthArrays) -> GroundTruthArrays:
-    if isinstance(ground_truth, str | os.PathLike):
-        return read_ground_truth_arrays(ground_truth)
-    return ground_truth_arrays(ground_truth)
-
-
-def _load_detections(detections: list[dict] | str | os.PathLike | DetectionArrays,
-                     truth: GroundTruthArrays) -> DetectionArrays:
-    if isinstance(detections, str | os.PathLike):
-        return read_detections(detections, truth)
-    if not isinstance(detections, DetectionArrays):
-        detections = detection_arrays(detections)
-    check_detections(detections, truth)
-    return detections

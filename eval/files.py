@@ -130,6 +130,23 @@ def read_detections(path: str | os.PathLike, ground_truth: dict | GroundTruthArr
     return detections
 
 
+def load_ground_truth(ground_truth: dict | str | os.PathLike | GroundTruthArrays) -> GroundTruthArrays:
+    """Checked arrays of a ground truth in any form that an evaluation takes. Raises InputError."""
+    if isinstance(ground_truth, str | os.PathLike):
+        return read_ground_truth_arrays(ground_truth)
+    return ground_truth_arrays(ground_truth)
+
+
+def load_detections(detections: list[dict] | str | os.PathLike | DetectionArrays, truth: GroundTruthArrays) -> DetectionArrays:
+    """Checked arrays of detections in any form that an evaluation takes. Raises InputError."""
+    if isinstance(detections, str | os.PathLike):
+        return read_detections(detections, truth)
+    if not isinstance(detections, DetectionArrays):
+        detections = detection_arrays(detections)
+    check_detections(detections, truth)
+    return detections
+
+
 def write_detections(path: str | os.PathLike, detections: DetectionArrays) -> None:
     """Write COCO results JSON, one detection a line, as a stream and unrounded: reading it gives the same floats.
 
@@ -194,13 +211,17 @@ def _ground_truth(lists: dict, source: str) -> GroundTruthArrays:
     if len(set(category_names)) < len(category_names):
         twice = next(name for name in category_names if category_names.count(name) > 1)
         raise InputError(f"{source}: two categories are named '{twice}'. Give each category a name of its own.")
-    boxes, area = annotations["bbox"], annotations["area"]
+    boxes = annotations["bbox"]
+    area = np.where(np.isnan(annotations["area"]), boxes[:, 2] * boxes[:, 3], annotations["area"])
+    if (area < 0).any():
+        first = int((area < 0).argmax())
+        raise InputError(f"{source}: {int((area < 0).sum())} of {len(area)} annotations have a negative area, the first is "
+                         f"annotation {annotations['id'][first]} with {area[first]}. Give square pixels, or leave 'area' out.")
     return GroundTruthArrays(
         image_ids, category_ids, category_names,
         _index(annotations["image_id"], image_ids, source, "image", "images"),
         _index(annotations["category_id"], category_ids, source, "category", "categories"),
-        boxes, np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area), annotations["iscrowd"], annotations["id"],
-        annotations["difficult"])
+        boxes, area, annotations["iscrowd"], annotations["id"], annotations["difficult"])
 
 
 def _index(values: np.ndarray, known: np.ndarray, source: str, kind: str, kinds: str) -> np.ndarray:

@@ -9,7 +9,8 @@ from eval import voc
 from eval.coco import AITOD, COCO, Curves, Protocol, accumulate, summarize
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays
 
-PROTOCOLS = {"aitod": AITOD, "coco": COCO, "voc": replace(COCO, name="voc")}      # the last with figures of its own
+VOC = replace(COCO, name="voc")             # COCO's matching for the pictures; figures of its own
+PROTOCOLS = {"aitod": AITOD, "coco": COCO, "voc": VOC}
 
 # The figures that a log line shows. The first decides which weights become best.pt: of VOC's definitions the area under the
 # curve, as eleven points move in jumps.

@@ -4,9 +4,12 @@ The paper's tables stand in paper_tables.toml, with their source. A Table render
 Markdown for a README.
 """
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from eval.coco import AITOD, COCO, Protocol
+from eval.scoring import VOC
 from eval.voc import DEFINITIONS
 
 PAPER = Path(__file__).with_name("paper_tables.toml")
@@ -68,19 +71,20 @@ class Table(NamedTuple):
         return k == 0 or self.header[k] in self.left
 
 
-def all_tables(metrics: dict, subject: Subject) -> list[Table]:
-    """Our table and, for the classes of AI-TOD or DIOR, those of the paper with our row below.
+def all_tables(metrics: dict, subject: Subject, protocol: Protocol) -> list[Table]:
+    """Our table and, for the classes of AI-TOD or DIOR and figures as the paper takes them, its tables with our row below.
 
     Args:
-        metrics: as in metrics.json, from any protocol.
+        metrics: as in metrics.json, by `protocol`; one with ranges or limits of its own stands beside nothing.
     """
+    protocol = replace(protocol, olrp=False)
     paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
     tables = [own_table(metrics, subject)]
-    if "AP_vt" in metrics and _same_classes(metrics, paper["aitod"]):
+    if protocol == AITOD and _same_classes(metrics, paper["aitod"]):
         tables.append(_table1(metrics, subject, paper))
         if subject.parameters is not None:
             tables.append(_table3(metrics, subject, paper))
-    if any(name in metrics for name in DIOR_ROWS) and _same_classes(metrics, paper["dior"]):
+    if protocol in (COCO, VOC) and _same_classes(metrics, paper["dior"]):
         tables.append(_table2(metrics, subject, paper))
     return tables
 

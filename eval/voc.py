@@ -26,16 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.coco import RECALL_POINTS
-from eval.files import (
-    DetectionArrays,
-    GroundTruthArrays,
-    check_detections,
-    detection_arrays,
-    ground_truth_arrays,
-    read_detections,
-    read_ground_truth,
-)
+from eval.coco import RECALL_POINTS, grouped
+from eval.files import DetectionArrays, GroundTruthArrays, load_detections, load_ground_truth
 from eval.matching import IGNORED, TRUE, UNMATCHED, list_pairs, match
 
 IOU_THRESHOLD = np.array([0.5])
@@ -66,18 +58,15 @@ def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     Raises:
         InputError: a file or entry is unusable, or a detection names an image that the ground truth does not list.
     """
-    if isinstance(ground_truth, str | os.PathLike):
-        ground_truth = read_ground_truth(ground_truth)
-    truth = ground_truth_arrays(ground_truth)
-    if isinstance(detections, str | os.PathLike):
-        detections = read_detections(detections, truth)
-    elif not isinstance(detections, DetectionArrays):
-        detections = detection_arrays(detections)
-    check_detections(detections, truth)
+    truth = load_ground_truth(ground_truth)
+    detections = load_detections(detections, truth)
 
     ignored = truth.difficult | truth.crowd
-    found = _group(truth, detections)
-    within = _places(found.group) < COCO_LIMIT
+    num_images = len(truth.image_ids)
+    order, group, rank = grouped(detections, truth)
+    found = _Grouped(group, detections.boxes[order], detections.scores[order],
+                     truth.category_index * num_images + truth.image_index, num_images)
+    within = rank < COCO_LIMIT
     limited = found._replace(group=found.group[within], boxes=found.boxes[within], scores=found.scores[within])
     num_classes = len(truth.category_ids)
     objects = np.bincount(truth.category_index[~ignored], minlength=num_classes)
@@ -93,22 +82,6 @@ def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
         present = [values[name] for values in per_class.values() if values[name] >= 0]
         means[name] = float(np.mean(present)) if present else -1.0
     return {**means, "per_class": per_class}
-
-
-def _group(truth: GroundTruthArrays, detections: DetectionArrays) -> _Grouped:
-    num_images = len(truth.image_ids)
-    known = np.isin(detections.category_ids, truth.category_ids)
-    scores = detections.scores[known]
-    group = (np.searchsorted(truth.category_ids, detections.category_ids[known]) * num_images
-             + np.searchsorted(truth.image_ids, detections.image_ids[known]))
-    order = np.lexsort((-scores, group))            # stable: equal scores keep the order of the file
-    return _Grouped(group[order], detections.boxes[known][order], scores[order],
-                    truth.category_index * num_images + truth.image_index, num_images)
-
-
-def _places(group: np.ndarray) -> np.ndarray:
-    """(D,) ascending -> (D,) 0, 1, 2, ... within each group."""
-    return np.arange(len(group)) - np.searchsorted(group, group)
 
 
 def _match_as_voc(found: _Grouped, truth: GroundTruthArrays, ignored: np.ndarray) -> np.ndarray:

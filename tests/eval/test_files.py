@@ -103,6 +103,7 @@ def test_of_many_unknown_images_the_first_are_named(tmp_path):
     ({"bbox": [0, 0, 1]}, "annotation 11 (image 2) has bbox [0, 0, 1]"),
     ({"area": math.nan}, "has area nan"),
     ({"area": None}, "has area None"),
+    ({"area": -5}, "1 of 2 annotations have a negative area, the first is annotation 11 with -5.0"),
     ({"image_id": 9}, "1 of 2 name image 9, but the file declares 1, 2"),
     ({"category_id": 9}, "1 of 2 name category 9, but the file declares 3, 5"),
 ])

@@ -3,6 +3,8 @@ import tomllib
 
 import pytest
 
+from eval.coco import AITOD, COCO, customized
+from eval.scoring import VOC
 from eval.tables import PAPER, Subject, Table, all_tables
 
 DATA = tomllib.loads(PAPER.read_text(encoding="utf-8"))
@@ -50,27 +52,36 @@ def test_table_3_ends_where_table_1_does():
 
 def test_aitod_stands_below_table_1_and_a_model_below_table_3():
     metrics = metrics_of([name.replace("-", "_").upper() for name in DATA["aitod"]["classes"]], AITOD_KEYS)
-    files = all_tables(metrics, Subject("dt", 14018))
+    files = all_tables(metrics, Subject("dt", 14018), AITOD)
     assert len(files) == 2 and len(files[1].rows) == 24 and files[1].note == ""
     assert files[1].rows[-1] == ("dt", "-", "-", *["25.0"] * 7)
-    model = all_tables(metrics, Subject("YOLO11n + ARB", 20, 3_000_000, (False, True, False)))
+    model = all_tables(metrics, Subject("YOLO11n + ARB", 20, 3_000_000, (False, True, False)), AITOD)
     assert model[2].rows[-1] == ("YOLO11n + ARB", "", "x", "", "25.0", "25.0", "25.0", "3,000,000")
     assert all("Not comparable" in table.note and "20 images" in table.note for table in model[1:])
     coco = metrics_of(DATA["aitod"]["classes"], ("AP", "AP50", "AP_s"))
-    assert len(all_tables(coco, Subject("dt", 14018))) == 1         # other sizes: nothing to compare
+    assert len(all_tables(coco, Subject("dt", 14018), COCO)) == 1       # other sizes: nothing to compare
+
+
+def test_figures_of_other_ranges_or_limits_stand_beside_nothing():
+    metrics = metrics_of(DATA["aitod"]["classes"], AITOD_KEYS)
+    for change in ({"max_dets": (1, 2)}, {"area_ranges": ("vt:0:500", "t:500:600", "s:600:700", "m:700:1e10")}):
+        assert len(all_tables(metrics, Subject("dt", 14018), customized(AITOD, **change))) == 1
+    assert len(all_tables(metrics, Subject("dt", 14018), customized(AITOD, olrp=True))) == 2
+    dior = metrics_of(DATA["dior"]["classes"], AITOD_KEYS)
+    assert len(all_tables(dior, Subject("dt", 11738), AITOD)) == 1      # 1,500 detections a class, where COCO has 100
 
 
 def test_dior_stands_below_table_2_in_each_definition():
     metrics = metrics_of([name.lower() for name in DATA["dior"]["classes"]], ("AP50_voc07", "AP50_voc12", "AP50_coco"))
-    _, table = all_tables(metrics, Subject("dt", 11738))
+    _, table = all_tables(metrics, Subject("dt", 11738), VOC)
     assert [row[0] for row in table.rows[-3:]] == ["dt, VOC07", "dt, VOC12", "dt, COCO"]
     assert table.rows[-1][1:] == (*(f"{25 + k:.1f}" for k in range(20)), "25.0")
     by_coco = metrics_of(DATA["dior"]["classes"], ("AP", "AP50", "AP75", "AP_s"))
-    assert all_tables(by_coco, Subject("dt", 11738))[1].ours == 1
+    assert all_tables(by_coco, Subject("dt", 11738), COCO)[1].ours == 1
 
 
 def test_other_classes_have_one_table():
-    assert len(all_tables(metrics_of(["ship", "harbour"], AITOD_KEYS), Subject("dt", 5))) == 1
+    assert len(all_tables(metrics_of(["ship", "harbour"], AITOD_KEYS), Subject("dt", 5), AITOD)) == 1
 
 
 def test_text_is_aligned_and_markdown_is_a_table():
