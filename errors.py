@@ -1,7 +1,8 @@
-"""The one exception that means "your input is wrong", and how a script reports it.
+"""What ends a script with one line instead of a traceback.
 
 Everything below a script raises InputError with a message of one line that names the culprit and the remedy; the script
-prints that line and exits with code 2. Any other exception is a bug of ours and keeps its traceback.
+prints that line and exits with code 2. MachineError is the same for what no input can mend. Any other exception is a bug
+of ours and keeps its traceback.
 """
 import sys
 from collections.abc import Callable
@@ -11,11 +12,15 @@ class InputError(Exception):
     """Input that a user can mend: a file, a key, an annotation. The message is one line: who, what, where, the way out."""
 
 
+class MachineError(Exception):
+    """A machine or a process of the run failed. Likewise one line; exit code 1."""
+
+
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's main and turn an InputError into one line on stderr and exit code 2."""
+    """Run a script's main and turn the two errors into one line on stderr and an exit code."""
     try:
         code = main()
-    except InputError as error:
+    except (InputError, MachineError) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = 2 if isinstance(error, InputError) else 1
     sys.exit(code or 0)

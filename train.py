@@ -3,17 +3,20 @@
 One CPU or GPU:          python train.py --config configs/tinyrs4/yolo11n.toml data.root=DIR
 Eight GPUs:              torchrun --nproc-per-node 8 train.py --config configs/aitod/yolo11m.toml data.root=DIR
 Two machines of eight:   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py ...
-Go on after a stop:      the same command with --resume
+Go on after a stop:      the same command with --resume; torchrun --max-restarts N does so by itself when a process is lost
 Change a setting:        section.key=value at the end, such as train.batch_size=32 (the batch is over all GPUs)
 
 Writes into --output (runs/<config name>): manifest.json, log.jsonl, tensorboard/, pictures/, last.pt (to resume) and
-best.pt (for test.py and predict.py). Exit code 0: done; 2: the input is wrong; 3: stopped by a signal and saved.
+best.pt (for test.py and predict.py). Exit code 0: done; 1: a machine or process
+failed; 2: the input is wrong; 3: stopped by a signal and saved.
 """
 import argparse
+import os
 from pathlib import Path
 
 from engine import config as configs
 from engine.distributed import Ranks
+from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.trainer import Trainer
 from errors import run
 
@@ -29,12 +32,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
 
     config = configs.load(options.config, options.overrides)
-    ranks = Ranks(config.train.device)
-    try:
-        folder = options.output or Path("runs") / Path(options.config).stem
-        return Trainer(config, folder, ranks, options.resume, options.weights).fit()
-    finally:
-        ranks.close()
+    folder = options.output or Path("runs") / Path(options.config).stem
+    resume = options.resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"     # torchrun --max-restarts
+    with StopRequest() as stop:
+        ranks = None
+        try:
+            ranks = Ranks(config.train.device)
+            return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
+        except Stopped:
+            print(f"stopped by {stop.name} before the first step")
+            return EXIT_STOPPED
+        finally:
+            if ranks:
+                ranks.close()
 
 
 if __name__ == "__main__":

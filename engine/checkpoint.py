@@ -2,8 +2,10 @@
 
 last.pt holds everything that a run needs to go on as if it had never stopped; best.pt what inference needs.
 """
+import errno
 import os
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,7 +18,11 @@ FORMAT = 1
 
 
 def save(path: Path, content: dict) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the previous or the new file, never half of one."""
+    """Write a checkpoint so that a kill at any moment leaves the previous or the new file, never half of one.
+
+    Raises:
+        OSError: it could not be written, as on a full disk; the previous file stands.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,8 +31,17 @@ def save(path: Path, content: dict) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except RuntimeError as error:       # torch's writer hides what the system said
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(errno.EIO, f"the file system took only a part; {free:,} bytes are free") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while writing left beside its files."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> dict:

@@ -56,16 +56,20 @@ class TrainConfig:
     max_steps: int = 0                  # stop after this many batches; 0: never
     device: str = "auto"                # auto, cpu or cuda
     amp: str = "off"                    # off, fp16 or bf16
+    sync_batchnorm: str = "auto"        # on, off, or auto: on GPUs with fewer than 8 images each
+    save_minutes: float = 10.0          # last.pt is written this often besides at each epoch's end; 0: then only
+    max_bad_steps: int = 20             # steps in a row with numbers that are not finite, which end the run
     seed: int = 0
     workers: int = 4                    # processes that read images, per rank
 
     def __post_init__(self):
         _choice("train.device", self.device, ("auto", "cpu", "cuda"))
         _choice("train.amp", self.amp, ("off", "fp16", "bf16"))
-        for name in ("epochs", "batch_size", "nominal_batch", "image_size", "validate_every"):
+        _choice("train.sync_batchnorm", self.sync_batchnorm, ("auto", "on", "off"))
+        for name in ("epochs", "batch_size", "nominal_batch", "image_size", "validate_every", "max_bad_steps"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("lr", "final_lr", "weight_decay", "warmup_epochs", "warmup_bias_lr", "workers", "max_steps", "seed",
-                     "close_mosaic"):
+                     "close_mosaic", "save_minutes"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         for name in ("momentum", "warmup_momentum", "ema_decay"):
             if not 0 < getattr(self, name) < 1:

@@ -3,7 +3,10 @@
 With one process every method does nothing or returns its argument, so that callers have one path.
 """
 import os
+import sys
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import InputError
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -42,8 +47,9 @@ class Ranks:
         if on_cuda:
             torch.cuda.set_device(self.device)
         if self.world_size > 1:
+            # Gradients go by NCCL; flags, detections and checkpoints by gloo, so that they neither stop nor fill the GPU.
             # Rank 0 computes the metrics of a large test set while the others wait: far longer than the default 10 minutes.
-            dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=2))
+            dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(hours=2))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to call in training: gradients are averaged over the ranks during backward."""
@@ -52,17 +58,59 @@ class Ranks:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
+    def synchronize_batchnorm(self, model: nn.Module, mode: str, batch_size: int) -> None:
+        """Let BatchNorm take its statistics over all ranks, in place.
+
+        Args:
+            mode: on, off, or auto: on GPUs with fewer than 8 images each.
+            batch_size: images over all ranks.
+        """
+        if self.world_size == 1 or mode == "off":
+            return
+        if self.device.type == "cpu":
+            if mode == "on":
+                raise InputError("train.sync_batchnorm: on needs GPUs. Use auto or off on a CPU.")
+        elif mode == "on" or batch_size // self.world_size < 8:
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
     def all_sum(self, x: Tensor) -> Tensor:
         """The sum of a tensor over all ranks."""
         if self.world_size > 1:
             dist.all_reduce(x)
         return x
 
-    def any(self, flag: bool) -> bool:
-        """Whether any rank says so; every rank gets the same answer."""
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether any rank raises it; every rank gets the same answers."""
+        return [number > 0 for number in self.all_max(*flags)]
+
+    def all_max(self, *numbers: int) -> list[int]:
+        """The largest of each number over all ranks."""
         if self.world_size == 1:
-            return flag
-        return bool(self.all_sum(torch.tensor(int(flag), device=self.device)) > 0)
+            return list(numbers)
+        largest = torch.tensor(numbers, dtype=torch.int64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest.tolist()
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What `make()` returns on rank 0, on every rank: only rank 0's machine need hold the files.
+
+        An InputError of rank 0 ends all ranks; rank 0 alone reports it.
+        """
+        if self.world_size == 1:
+            return make()
+        made, error = None, None
+        if self.is_main:
+            try:
+                made = make()
+            except InputError as caught:
+                error = caught
+        message = [made, error is not None]
+        dist.broadcast_object_list(message, 0)
+        if error:
+            raise error
+        if message[1]:
+            sys.exit(2)
+        return message[0]
 
     def gather(self, value: object) -> list[object] | None:
         """Every rank's value, in the order of the ranks, on rank 0; None elsewhere."""

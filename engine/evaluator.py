@@ -11,6 +11,7 @@ from data import Batch
 from engine.config import EvalConfig
 from engine.distributed import Ranks
 from engine.postprocess import Detections, select, to_original
+from engine.signals import Stopped, StopRequest
 from eval.files import DetectionArrays
 from models import decode
 
@@ -43,7 +44,8 @@ def detect(model: nn.Module, batch: Batch, config: EvalConfig) -> tuple[list[Det
 
 
 def predict_all(
-    model: nn.Module, loader: DataLoader, config: EvalConfig, ranks: Ranks, category_ids: tuple[int, ...], label: str = "test"
+    model: nn.Module, loader: DataLoader, config: EvalConfig, ranks: Ranks, category_ids: tuple[int, ...],
+    label: str = "test", stop: StopRequest | None = None,
 ) -> Predictions | None:
     """Detections of all images of a loader whose ranks share the work; on rank 0, None elsewhere.
 
@@ -51,10 +53,20 @@ def predict_all(
         model: in evaluation mode.
         category_ids: of each label.
         label: what to call the progress bar.
+        stop: looked at between batches.
+    Raises:
+        Stopped: on all ranks, as one of them was asked to stop.
     """
     ids, categories, boxes, scores = [], [], [], []
     capped = 0
-    for batch in tqdm(loader, desc=label, unit="batch", leave=False, disable=None if ranks.is_main else True):
+    batches = iter(loader)
+    (rounds,) = ranks.all_max(len(loader))          # a rank with fewer batches still takes part in asking who must stop
+    for _ in tqdm(range(rounds), desc=label, unit="batch", leave=False, disable=None if ranks.is_main else True):
+        if any(ranks.any(bool(stop))):
+            raise Stopped
+        batch = next(batches, None)
+        if batch is None:
+            continue
         found, over = detect(model, batch.to(ranks.device, non_blocking=True), config)
         capped += over
         for meta, detections in zip(batch.meta, found, strict=True):

@@ -2,6 +2,8 @@
 import json
 import os
 import platform
+import resource
+import sys
 from pathlib import Path
 
 import cv2
@@ -102,3 +104,24 @@ def write_json(path: Path, content: dict) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(beside, path)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GiB that this process held so far, and on the GPU its tensors."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20         # macOS counts bytes, Linux kilobytes
+    peak = {"peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)}
+    if device.type == "cuda":
+        peak["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
+    return peak
+
+
+def epoch_line(record: dict, epochs: int, headlines: tuple[str, ...]) -> str:
+    """One line for an epoch; `headlines` names the metrics that it shows."""
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in record["loss"].items() if value)
+    line = f"epoch {record['epoch'] + 1:>3}/{epochs}  {losses}  no cell {record['unassigned_share']:.1%}"
+    line += f"  {record['images_per_second']:.1f} img/s"
+    if record["skipped_steps"]:
+        line += f"  skipped steps {record['skipped_steps']}"
+    if "val" in record:
+        line += "  | " + "  ".join(f"{name} {record['val'][name]:.3f}" for name in headlines)
+    return line

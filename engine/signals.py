@@ -1,11 +1,15 @@
-"""Ask a run to stop: SIGINT (Ctrl-C), SIGTERM and SIGUSR1 (schedulers, before they take a machine) set a flag."""
+"""Ask a run to stop: SIGINT (Ctrl-C), SIGTERM and SIGUSR1 (schedulers, before they take a machine)."""
 import signal
 
-EXIT_STOPPED = 3        # the exit code of a run that saved itself and can be resumed
+EXIT_STOPPED = 3        # the exit code of a run that was stopped and can be resumed
+
+
+class Stopped(BaseException):
+    """A signal asked the run to stop; not an Exception, so that nobody takes it for an error and goes on."""
 
 
 class StopRequest:
-    """While entered, the signals only set `self.name`; the loop looks at it between optimizer steps.
+    """While entered, one of the signals raises Stopped; from `defer` on it only sets `name`, which is looked at between steps.
 
     A second Ctrl-C interrupts at once, for whoever does not want to wait for the step.
     """
@@ -14,6 +18,11 @@ class StopRequest:
 
     def __init__(self):
         self.name = ""
+        self.deferred = False
+
+    def defer(self) -> None:
+        """From now on there is something to save first."""
+        self.deferred = True
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
@@ -27,6 +36,8 @@ class StopRequest:
         return bool(self.name)
 
     def _note(self, number: int, frame: object) -> None:
-        if number == signal.SIGINT and self.name:
+        if self.deferred and number == signal.SIGINT and self.name:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+        if not self.deferred:
+            raise Stopped

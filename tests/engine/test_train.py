@@ -18,7 +18,7 @@ from engine.trainer import Trainer
 from errors import InputError
 
 ROOT = Path(__file__).parents[2]
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "seconds", "peak_memory_gib")
 
 
 def records(folder: Path) -> list[dict]:
@@ -45,11 +45,11 @@ def stop_at_step(monkeypatch: pytest.MonkeyPatch, number: int, name: signal.Sign
     """This process gets a signal while it does its optimizer step of that number."""
     steps, original = [0], Trainer._optimizer_step
 
-    def step(trainer: Trainer) -> None:
+    def step(trainer: Trainer, *arguments: object) -> tuple[bool, bool]:
         steps[0] += 1
         if steps[0] == number:
             os.kill(os.getpid(), name)
-        original(trainer)
+        return original(trainer, *arguments)
 
     monkeypatch.setattr(Trainer, "_optimizer_step", step)
 
@@ -194,15 +194,15 @@ def test_bf16_trains_and_fp16_on_a_cpu_is_refused_in_one_line_that_names_bf16(ti
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny_run: object, monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = Trainer._optimizer_step, [0]
 
-    def step(trainer: Trainer) -> None:
+    def step(trainer: Trainer, *arguments: object) -> tuple[bool, bool]:
         calls[0] += 1
-        if calls[0] == 2:
-            next(trainer.raw_model.parameters()).grad.fill_(float("nan"))
-            before = {k: v.clone() for k, v in trainer.raw_model.named_parameters()}
-            original(trainer)
-            assert all(torch.equal(before[k], v) for k, v in trainer.raw_model.named_parameters())
-        else:
-            original(trainer)
+        if calls[0] != 2:
+            return original(trainer, *arguments)
+        next(trainer.raw_model.parameters()).grad.fill_(float("nan"))
+        before = {k: v.clone() for k, v in trainer.raw_model.named_parameters()}
+        result = original(trainer, *arguments)
+        assert all(torch.equal(before[k], v) for k, v in trainer.raw_model.named_parameters())
+        return result
 
     monkeypatch.setattr(Trainer, "_optimizer_step", step)
     assert tiny_run.train("run") == 0

@@ -1,0 +1,52 @@
+"""Failures of the machine that torch reports in a page of text, in one line that names the keys to change."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from engine.config import Config
+from errors import InputError, MachineError
+
+# What torch's messages hold, in lower case.
+SHARED_MEMORY = ("bus error", "shared memory", "unable to write to file </torch", "unable to open shared memory")
+KILLED_WORKER = ("dataloader worker",)
+LOST_RANK = ("connection closed by peer", "connection reset by peer", "broken pipe", "connectfull", "socket timeout",
+             "nccl error", "ncclremoteerror", "watchdog", "timed out waiting", "heartbeat monitor")
+
+
+@contextmanager
+def in_one_line(config: Config, world_size: int = 1) -> Iterator[None]:
+    """Turn what torch raises when memory or a process is gone into one line; other errors pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        line = explain(error, config, world_size)
+        if line is None:
+            raise
+        raise line from error
+
+
+def explain(error: RuntimeError, config: Config, world_size: int) -> InputError | MachineError | None:
+    """What to tell the user; None for an error that is none of these."""
+    train, text = config.train, str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError):
+        asked = text.partition("tried to allocate ")[2].partition(". ")[0].upper()
+        return InputError(
+            f"train.batch_size: {train.batch_size // world_size} images of {train.image_size} px do not fit the GPU's memory"
+            f"{f' (asked for {asked} more)' if asked else ''}. Lower train.batch_size or train.image_size, or use "
+            "train.amp=bf16; gradients are accumulated to train.nominal_batch, so that the recipe stays as it is."
+        )
+    if any(sign in text for sign in SHARED_MEMORY):
+        return InputError(
+            f"train.workers: the {train.workers} loader processes of each rank ran out of shared memory (/dev/shm), 64 MB in "
+            "many containers. Start the container with --shm-size=16g or --ipc=host, or use train.workers=0."
+        )
+    if any(sign in text for sign in KILLED_WORKER):
+        return InputError(
+            f"train.workers: a loader process was ended from outside ({str(error).splitlines()[0][:150]}). Where the system "
+            "ran out of memory, lower train.workers; go on with --resume."
+        )
+    if world_size > 1 and any(sign in text for sign in LOST_RANK):
+        return MachineError("a process of this run was lost, and the others cannot go on without it. Its own message tells "
+                            "why; the same command with --resume goes on from the last checkpoint.")
+    return None
