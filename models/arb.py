@@ -4,11 +4,12 @@ Column 1, the auxiliary one, reads the image and is supervised in training by a 
 the image again, and at each of its five resolutions takes in what column 1 found there and deeper: no level of the main column
 depends on its own depth alone. YOLOv9 (Wang et al., ECCV 2024) has this structure; the blocks are YOLO11's.
 """
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from models.backbone import Features, Pyramid, Stages
-from models.blocks import C2PSA, SPPF
+from models.blocks import C2PSA, GENTLE_START, SPPF
 from models.scaling import Scale
 
 
@@ -23,6 +24,9 @@ class Tap(nn.Module):
         super().__init__()
         self.widths = widths
         self.conv = nn.Conv2d(in_channels, sum(widths), 1)
+        with torch.no_grad():
+            for parameter in self.conv.parameters():
+                parameter *= GENTLE_START
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, C, H, W) -> one (B, width, H, W) for each width."""

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+# What RS-TinyNet adds to YOLO11 starts at this share of its usual size, so that the network starts near YOLO11. Without it the
+# first gradient of RS-TinyNet-n is 450 times that of YOLO11n with the stride-4 level, and clipping leaves its heads next to
+# nothing to learn by (docs/decisions.md).
+GENTLE_START = 0.03
+
 
 class Conv(nn.Module):
     """Convolution + BatchNorm + SiLU; "same" padding.

@@ -5,7 +5,7 @@ The structure is that of AFPN (Yang et al., SMC 2023) over P2..P5, with adaptive
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Conv
+from models.blocks import GENTLE_START, Conv
 
 VOTE = 8                # channels from which an input's weight at a pixel is computed
 RESIDUAL_BLOCKS = 4     # behind each fusion
@@ -22,6 +22,8 @@ class AdaptiveFusion(nn.Module):
         self.votes = nn.ModuleList(Conv(channels, VOTE) for _ in range(inputs))
         self.weigh = nn.Conv2d(VOTE * inputs, inputs, 1)
         self.merge = Conv(channels, channels, 3)
+        with torch.no_grad():
+            self.weigh.weight *= GENTLE_START       # almost a plain mean
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """n maps (B, C, H, W) -> (B, C, H, W)."""
@@ -42,6 +44,7 @@ class ResidualBlock(nn.Module):
         self.cv1 = Conv(channels, channels, 3, bias=True)
         self.cv2 = Conv(channels, channels, 3, act=False, bias=True)
         self.act = nn.SiLU(inplace=True)
+        nn.init.constant_(self.cv2.bn.weight, GENTLE_START)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
