@@ -102,7 +102,7 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
             raise InputError(f"{where}: image '{name}' has the id {entry.get('id')!r}. Give it a whole number.")
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}: image {entry['id']} has no 'file_name'. Add it.")
-        if not all(type(v) is int and v > 0 for v in size):
+        if not all(type(v) is int and 0 < v < FARTHEST for v in size):
             raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give "
                              "its width and height in pixels.")
         parts = PurePosixPath(name.replace("\\", "/"))

@@ -100,11 +100,11 @@ def _read(listing: Path, annotations: Path, images: Path, classes: tuple[str, ..
     records, image, label, box, difficult = [], [], [], [], []
     spellings = Counter()           # of the names met, when none are declared
     for index, (file, picture) in enumerate(zip(files, pictures, strict=True)):
-        tree = _parse(file, key)
-        records.append(ImageRecord(index + 1, str(picture), *(_size(tree, file, key) or image_size(picture))))
+        tree = parse_xml(file, key)
+        records.append(ImageRecord(index + 1, str(picture), *(stated_size(tree, file, key) or image_size(picture))))
         for number, entry in enumerate(tree.iterfind("object"), start=1):
             name = (entry.findtext("name") or "").strip()
-            corners = _corners(entry)
+            corners = corners_of(entry)
             hard = DIFFICULT.get(entry.findtext("difficult", "").strip())
             if not classes:
                 spellings[name] += 1
@@ -133,7 +133,7 @@ def _read(listing: Path, annotations: Path, images: Path, classes: tuple[str, ..
 
 def _read_list(listing: Path, key: str) -> tuple[list[str], str]:
     """The names of a list, and a note when they come from elsewhere than the file named."""
-    files = _find_list(listing)
+    files = find_list(listing)
     if not files:
         parts = " (nor train.txt and val.txt, which would do)" if listing.name == "trainval.txt" else ""
         raise InputError(f"{key}: {listing} does not exist{parts}. Set data.root to the data set's folder and {key} to a file "
@@ -155,7 +155,7 @@ def _read_list(listing: Path, key: str) -> tuple[list[str], str]:
         if parts.is_absolute() or ".." in parts.parts or not parts.parts:
             raise InputError(f"{key}: {listing}: lists '{name}', which leaves the image folder. Use the names of images in "
                              "data.images.")
-    names = [name[: -len(end)] if (end := PurePosixPath(name).suffix).lower() in ENDINGS else name for name in names]
+    names = [without_ending(name) for name in names]
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise InputError(f"{key}: {listing}: lists '{name}' {times} times"
@@ -163,7 +163,13 @@ def _read_list(listing: Path, key: str) -> tuple[list[str], str]:
     return names, "" if files == [listing] else f"listed in {' and '.join(map(str, files))}, as there is no {listing}"
 
 
-def _find_list(listing: Path) -> list[Path]:
+def without_ending(name: str) -> str:
+    """A listed name without the ending of an image, if it has one."""
+    end = PurePosixPath(name).suffix
+    return name[: -len(end)] if end.lower() in ENDINGS else name
+
+
+def find_list(listing: Path) -> list[Path]:
     """The file itself, else its like in the folders where unpackings of DIOR put it; [] when there is none."""
     folders = [listing.parent]
     if listing.parent.parts[-2:] == ("ImageSets", "Main"):
@@ -179,20 +185,21 @@ def _find_list(listing: Path) -> list[Path]:
     return []
 
 
-def _locate(names: list[str], folder: Path, endings: tuple[str, ...], preferred: str, where: str, key: str) -> list[Path]:
-    """The one file of each name in a folder or its subfolders.
+def find_files(
+    names: list[str], folder: Path, endings: tuple[str, ...], preferred: str, key: str
+) -> list[list[PurePosixPath]]:
+    """The files that each name stands for in a folder or its subfolders, relative to it; one each when all is well.
 
     Args:
         preferred: of several files those count that lie below a folder whose name begins so.
-        where: the list, for messages.
-        key: the configuration key that named the folder.
+        key: the configuration key that named the folder, for messages.
     """
     by_name: dict[str, list[PurePosixPath]] = {}
     for file in files_below(folder, key):
         stem, ending = os.path.splitext(os.path.basename(file))
         if ending.lower() in endings:
             by_name.setdefault(stem, []).append(PurePosixPath(os.path.relpath(file, folder)))
-    located, missing = [], []
+    candidates = []
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         found = by_name.get(parts[-1], [])
@@ -200,6 +207,14 @@ def _locate(names: list[str], folder: Path, endings: tuple[str, ...], preferred:
             found = [f for f in found if f.with_suffix("").parts[-len(parts) :] == parts]
         if len(found) > 1:
             found = [f for f in found if any(p.startswith(preferred) for p in f.parent.parts)] or found
+        candidates.append(found)
+    return candidates
+
+
+def _locate(names: list[str], folder: Path, endings: tuple[str, ...], preferred: str, where: str, key: str) -> list[Path]:
+    """The one file of each name (see find_files); `where` is the list, for messages."""
+    located, missing = [], []
+    for name, found in zip(names, find_files(names, folder, endings, preferred, key), strict=True):
         if len(found) > 1:
             raise InputError(f"{where}: '{name}' stands for both {found[0]} and {found[1]} in {folder}. Set {key} to the "
                              "folder that holds the one to use.")
@@ -223,7 +238,8 @@ def _declared(classes: tuple[str, ...]) -> dict[str, int]:
     return known
 
 
-def _parse(file: Path, key: str) -> ElementTree.Element:
+def parse_xml(file: Path, key: str) -> ElementTree.Element:
+    """The <annotation> of a file; `key` is the configuration key that named its folder, or its list, for messages."""
     try:
         tree = ElementTree.fromstring(file.read_bytes())
     except (ElementTree.ParseError, LookupError, ValueError) as error:      # the latter two: an encoding
@@ -236,20 +252,20 @@ def _parse(file: Path, key: str) -> ElementTree.Element:
     return tree
 
 
-def _size(tree: ElementTree.Element, file: Path, key: str) -> tuple[int, int] | None:
+def stated_size(tree: ElementTree.Element, file: Path, key: str) -> tuple[int, int] | None:
     """Width and height; None where they are absent, or zero, as some tools write when they do not know."""
     texts = [tree.findtext(f"size/{name}") or "0" for name in ("width", "height")]
     try:
         width, height = (int(float(text)) for text in texts)
     except (ValueError, OverflowError):
         width = height = -1
-    if min(width, height) < 0:
+    if min(width, height) < 0 or max(width, height) >= FARTHEST:
         raise InputError(f"{key}: {file}: has the size {texts[0]!r} x {texts[1]!r}. Give width and height in pixels, or "
                          "remove <size>.")
     return (width, height) if width and height else None
 
 
-def _corners(entry: ElementTree.Element) -> tuple[float, ...] | None:
+def corners_of(entry: ElementTree.Element) -> tuple[float, ...] | None:
     """xmin, ymin, xmax, ymax of an object; None when they are not what they must be."""
     frame = entry.find("bndbox")
     try:
@@ -273,7 +289,7 @@ def _offence(entry: ElementTree.Element, classes: tuple[str, ...]) -> str:
     shown = ", ".join(f"{corner} {text}" for corner, text in zip(CORNERS, texts, strict=True) if text is not None)
     if None in texts:
         return f"('{name}') has no <{CORNERS[texts.index(None)]}> in its <bndbox> ({shown or 'empty'}). Add it."
-    if _corners(entry) is None:
+    if corners_of(entry) is None:
         try:
             numbers = [float(text) for text in texts]
         except ValueError:

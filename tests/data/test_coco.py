@@ -114,6 +114,7 @@ BAD = {
     "no category": (spoil("categories", value=[]), "declares no category"),
     "category without a name": (drop("categories", 0, "name"), "needs a whole number 'id' and a text 'name'"),
     "image without a name": (drop("images", 0, "file_name"), "image 100 has no 'file_name'"),
+    "image of an impossible size": (spoil("images", 0, "width", value=10**400), "image 100 .*has the size 1000"),
     "image without a size": (drop("images", 0, "width"), "image 100 .*size None x"),
     "image of zero size": (spoil("images", 0, "height", value=0), "image 100 .* x 0"),
     "name that climbs out": (

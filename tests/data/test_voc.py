@@ -261,6 +261,7 @@ BAD = {
     "an empty name": (replaced("alpha", " "), "object 1 has no <name>"),
     "difficulty that is none": (
         text(lambda xml: one(thing() + thing(extra="<difficult>maybe</difficult>"))), "object 2 .*'maybe'.*0 or 1"),
+    "impossible size": (replaced("<width>96", "<width>1e300"), "003.xml: has the size '1e300' x '64'"),
     "negative size": (replaced("<width>96", "<width>-96"), "003.xml: has the size '-96' x '64'"),
     "size that is no number": (replaced("<width>96", "<width>wide"), "003.xml: has the size 'wide' x '64'"),
     "name that climbs out": (names("../secret"), r"'\.\./secret', which leaves"),
