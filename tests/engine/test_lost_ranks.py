@@ -1,0 +1,165 @@
+"""Runs of several processes under torchrun: stopped, killed, spread over two machines. All end as one that nobody disturbed."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+from torch.distributed.run import get_args_parser
+
+import train
+from engine import checkpoint
+from engine.distributed import Ranks
+from errors import InputError
+from tests.engine.test_distributed import free_port
+from tests.engine.test_survival import assert_same_end
+
+ROOT = Path(__file__).parents[2]
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+SETTINGS = ("train.epochs=8", "train.save_minutes=1e-9", "train.validate_every=4", "train.workers=1")
+
+
+def start(run: object, folder: Path, *settings: str, torchrun: tuple[str, ...] = ("--nproc-per-node=2",)) -> subprocess.Popen:
+    """train.py under torchrun, its output in folder.txt; `run` is a TinyRun."""
+    command = [sys.executable, "-m", "torch.distributed.run", *torchrun, "train.py", "--config", str(run.config),
+               "--output", str(folder), *SETTINGS, *settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHELASTIC_SIGNALS_TO_HANDLE": SIGNALS}
+    if "--signals-to-handle" in get_args_parser().format_help():        # newer torchrun sets the variable by its option
+        command[3:3] = ["--signals-to-handle", SIGNALS]
+    with open(f"{folder}.txt", "a") as file:
+        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment,
+                                start_new_session=True)
+
+
+def master() -> tuple[str, ...]:
+    return ("--nproc-per-node=2", f"--master-port={free_port()}")
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def step(folder: Path) -> int:
+    """The step of a run's last checkpoint."""
+    return checkpoint.load(folder / "last.pt")["position"]["step"] if (folder / "last.pt").exists() else 0
+
+
+def ranks_of(agent: subprocess.Popen) -> list[int]:
+    """Process numbers of an agent's ranks, rank 0 first."""
+    return [int(number) for number in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_tiny_set: object, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A run of two ranks in folder/whole."""
+    from tests.engine.conftest import TinyRun
+
+    run = TinyRun(shared_tiny_set, tmp_path_factory.mktemp("ranks"))
+    assert start(run, run.folder / "whole", torchrun=master()).wait(120) == 0
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_torchrun_saves_on_all_ranks_and_a_resumed_run_ends_the_same(
+    undisturbed: object, name: signal.Signals
+) -> None:
+    folder = undisturbed.folder / name.name
+    agent = start(undisturbed, folder, torchrun=master())
+    wait_for(lambda: step(folder) >= 3, agent)
+    agent.send_signal(name)
+    assert agent.wait(30) != 0
+    text = Path(f"{folder}.txt").read_text()
+    assert f"stopped by {name.name} and saved in" in text and text.count("and saved in") == 1
+    assert 3 <= step(folder) < 24
+    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(120) == 0
+    assert_same_end(undisturbed.folder / "whole", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_all_and_torchrun_goes_on_from_the_last_checkpoint(undisturbed: object, rank: int) -> None:
+    folder = undisturbed.folder / f"killed {rank}"
+    agent = start(undisturbed, folder, torchrun=(*master(), "--max-restarts=1"))
+    wait_for(lambda: step(folder) >= 3, agent)
+    os.kill(ranks_of(agent)[rank], signal.SIGKILL)
+    assert agent.wait(120) == 0, Path(f"{folder}.txt").read_text()
+    assert_same_end(undisturbed.folder / "whole", folder)
+
+
+@pytest.mark.slow
+def test_without_restarts_a_killed_rank_ends_the_run_with_one_line(undisturbed: object) -> None:
+    folder = undisturbed.folder / "lost"
+    agent = start(undisturbed, folder, torchrun=master())
+    wait_for(lambda: step(folder) >= 3, agent)
+    os.kill(ranks_of(agent)[1], signal.SIGKILL)
+    assert agent.wait(60) != 0
+    text = Path(f"{folder}.txt").read_text()
+    assert "DistBackendError" not in text and text.count("RuntimeError") == 0, text
+    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(120) == 0
+    assert_same_end(undisturbed.folder / "whole", folder)
+
+
+@pytest.mark.slow
+def test_two_machines_of_one_rank_each_train_as_one_of_two(undisturbed: object) -> None:
+    """Two agents on loopback. The second has a folder of its own, and holds no checkpoint to resume from."""
+    folder, port = undisturbed.folder / "machine 0", free_port()
+
+    def both(*settings: str) -> list[int]:
+        agents = []
+        for node in (0, 1):
+            options = ("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--master-addr=127.0.0.1",
+                       f"--master-port={port}")
+            agents.append(start(undisturbed, folder.with_name(f"machine {node}"), *settings, torchrun=options))
+        return [agent.wait(120) for agent in agents]
+
+    assert both("train.max_steps=4") == [0, 0]
+    assert not (undisturbed.folder / "machine 1").exists()
+    assert both("--resume") == [0, 0]
+    assert_same_end(undisturbed.folder / "whole", folder)
+
+
+def resume_apart(rank: int, port: int, config: str, folders: tuple[str, str], settings: tuple[str, ...]) -> None:
+    """One of two processes that share no folder."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    assert train.main(["--config", config, "--output", folders[rank], *settings]) == 0
+
+
+def test_only_rank_0_needs_the_checkpoint(tiny_run: object) -> None:
+    folders = str(tiny_run.folder / "run"), str(tiny_run.folder / "elsewhere")
+    for settings in (("train.max_steps=1",), ("--resume", "train.max_steps=2")):
+        multiprocessing.spawn(resume_apart, (free_port(), str(tiny_run.config), folders, settings), nprocs=2)
+    assert step(Path(folders[0])) == 2 and not Path(folders[1]).exists()
+
+
+def fail_on_main(rank: int, port: int, folder: str) -> None:
+    """Rank 0 raises InputError, rank 1 ends with the same exit code and says nothing."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    ranks = Ranks("cpu")
+
+    def refuse() -> None:
+        raise InputError("the file is gone. Restore it.")
+
+    assert ranks.from_main(lambda: {"a": torch.arange(3)})["a"].tolist() == [0, 1, 2]
+    assert ranks.any(rank == 1, False) == [True, False] and ranks.all_max(rank, -rank) == [1, 0]
+    try:
+        ranks.from_main(refuse)
+    except (InputError, SystemExit) as error:
+        Path(folder, str(rank)).write_text(f"{type(error).__name__} {error}")
+    ranks.close()
+
+
+def test_an_input_error_of_rank_0_ends_all_ranks(tmp_path: Path) -> None:
+    multiprocessing.spawn(fail_on_main, (free_port(), str(tmp_path)), nprocs=2)
+    assert (tmp_path / "0").read_text() == "InputError the file is gone. Restore it."
+    assert (tmp_path / "1").read_text() == "SystemExit 2"

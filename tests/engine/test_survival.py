@@ -1,0 +1,321 @@
+"""What a run survives: signals at any moment, kills, full disks, numbers that are not finite; and its last words."""
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import engine.trainer
+from engine import checkpoint, failures
+from engine.config import Config, TrainConfig
+from engine.distributed import Ranks
+from engine.statistics import KeptStatistics
+from engine.trainer import Trainer
+from errors import InputError, MachineError, run
+from models import ModelConfig, build_model
+
+ROOT = Path(__file__).parents[2]
+DECISIVE = ("model", "ema", "ema_updates", "optimizer", "scaler", "position", "best", "generators", "sums")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+def same(a: object, b: object) -> bool:
+    """Two trees of plain values and tensors are equal, bit for bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Two runs ended with the same last.pt and best.pt."""
+    first, second = (checkpoint.load(folder / "last.pt") for folder in (one, other))
+    assert [key for key in DECISIVE if not same(first[key], second[key])] == []
+    assert same(*(checkpoint.load(folder / "best.pt")["weights"] for folder in (one, other)))
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: object) -> None:
+    """Call `act(trainer)` before the optimizer step of that number, counted from 1."""
+    steps, original = [0], Trainer._optimizer_step
+
+    def step(trainer: Trainer, *arguments: object) -> tuple[bool, bool]:
+        steps[0] += 1
+        if steps[0] == number:
+            act(trainer)
+        return original(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", step)
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_each_of_the_three_signals_saves_and_exits_with_3(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: signal.Signals
+) -> None:
+    at_step(monkeypatch, 2, lambda _: os.kill(os.getpid(), name))
+    assert tiny_run.train("run") == 3
+    assert f"stopped by {name.name} and saved" in capsys.readouterr().out
+    assert checkpoint.load(tiny_run.folder / "run/last.pt")["position"]["step"] == 2
+
+
+def test_a_signal_before_the_first_step_leaves_nothing_and_exits_with_3(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(engine.trainer, "build_model", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert tiny_run.train("run") == 3
+    assert "stopped by SIGTERM before the first step" in capsys.readouterr().out
+    assert not (tiny_run.folder / "run").exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_stopped_while_it_validates_goes_on_with_the_validation(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny_run.train("whole") == 0
+    original = Trainer._validate
+
+    def validate(trainer: Trainer) -> dict | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_validate", validate)
+        assert tiny_run.train("parts") == 3
+        assert not (tiny_run.folder / "parts/best.pt").exists()
+        position = checkpoint.load(tiny_run.folder / "parts/last.pt")["position"]
+        assert (position["epoch"], position["batch"], position["ended"]) == (0, 3, False)
+    assert tiny_run.train("parts", "--resume") == 0
+    assert_same_end(tiny_run.folder / "whole", tiny_run.folder / "parts")
+    logs = [[json.loads(line) for line in (tiny_run.folder / name / "log.jsonl").read_text().splitlines()]
+            for name in ("whole", "parts")]
+    assert [[(r["epoch"], r["step"], r["loss"], r["val"]) for r in log] for log in logs] == \
+        [[(r["epoch"], r["step"], r["loss"], r["val"]) for r in logs[0]]] * 2
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_killed_at_any_step_a_run_goes_on_from_the_last_timed_checkpoint(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """In the warm-up a step takes one batch, then two; a checkpoint after each, and the kill comes during the next."""
+    def kill(_: Trainer) -> None:
+        raise Killed
+
+    assert tiny_run.train("whole") == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, step, kill)
+        with pytest.raises(Killed):
+            tiny_run.train("parts", "train.save_minutes=1e-9")
+    left = checkpoint.load(tiny_run.folder / "parts/last.pt")["position"]
+    assert left["step"] == {2: 1, 4: 3}[step]
+    assert tiny_run.train("parts", "--resume") == 0
+    assert_same_end(tiny_run.folder / "whole", tiny_run.folder / "parts")
+
+
+def test_left_overs_of_a_killed_write_are_removed(tiny_run: object) -> None:
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+    (tiny_run.folder / "run/.last.pt.123.tmp").write_bytes(b"half")
+    assert tiny_run.train("run", "--resume", "train.max_steps=2") == 0
+    assert not list((tiny_run.folder / "run").glob(".*"))
+
+
+def test_numbers_that_are_not_finite_reach_neither_weights_nor_statistics_nor_the_average(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The second batch overflows inside the network, as fp16 does: its forward spoils BatchNorm before the loss tells."""
+    original, calls, kept = Trainer._optimizer_step, [0], {}
+
+    def step(trainer: Trainer, *arguments: object) -> tuple[bool, bool]:
+        calls[0] += 1
+        spoiled = not all(torch.isfinite(b).all() for b in trainer.raw_model.buffers())
+        result = original(trainer, *arguments)
+        if calls[0] in (1, 2):
+            kept[calls[0]] = {k: v.clone() for k, v in trainer.raw_model.state_dict().items() if "num_batches" not in k}
+            assert spoiled == (calls[0] == 2)
+        return result
+
+    def spoil(module: torch.nn.Module, inputs: tuple) -> tuple:
+        return (inputs[0] * torch.inf,) if calls[0] == 1 and module.training else inputs
+
+    def build(config: ModelConfig) -> torch.nn.Module:
+        model = build_model(config)
+        model.register_forward_pre_hook(spoil)
+        return model
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", step)
+    monkeypatch.setattr(engine.trainer, "build_model", build)
+    assert tiny_run.train("run") == 0
+    assert same(kept[1], kept[2])
+    log = [json.loads(line) for line in (tiny_run.folder / "run/log.jsonl").read_text().splitlines()]
+    assert [r["skipped_steps"] for r in log] == [1, 1] and np.isfinite(log[0]["loss"]["box"])
+    assert "skipped steps 1" in capsys.readouterr().out
+    saved = checkpoint.load(tiny_run.folder / "run/last.pt")
+    assert all(torch.isfinite(v).all() for name in ("model", "ema") for v in saved[name].values())
+
+
+def test_bad_steps_in_a_row_end_the_run_and_name_the_images(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    original = Trainer._optimizer_step
+
+    def step(trainer: Trainer, *arguments: object) -> tuple[bool, bool]:
+        if trainer.position.step > 1:
+            next(trainer.raw_model.parameters()).grad[0] = torch.nan
+        return original(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", step)
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: tiny_run.train("run", "train.max_bad_steps=2", "train.save_minutes=1e-9"))
+    assert caught.value.code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "train.max_bad_steps" in line and "2 steps in a row" in line and "train.lr" in line
+    note = json.loads((tiny_run.folder / "run/bad_batch.json").read_text())
+    assert note["step"] == 3 and len(note["files"]) == 4 and all(Path(name).is_file() for name in note["files"])
+    weights = checkpoint.load(tiny_run.folder / "run/last.pt")["model"].values()
+    assert all(torch.isfinite(w).all() for w in weights)
+
+
+def test_statistics_come_back() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3))
+    kept = KeptStatistics(model)
+    model(torch.rand(2, 3, 4, 4))
+    kept.keep()
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+    model(torch.full((2, 3, 4, 4), torch.inf))
+    kept.put_back()
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
+
+
+def test_a_full_disk_is_reported_and_survived_until_the_last_checkpoint(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    original, calls = checkpoint.save, []
+
+    def save(path: Path, content: dict) -> None:
+        calls.append(path.name)
+        if len(calls) in (3, 4):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, content)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert tiny_run.train("run", "train.save_minutes=1e-9") == 0
+    assert capsys.readouterr().out.count("No space left on device); the previous one stands") == 2
+
+    def full(path: Path, content: dict) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(InputError, match=r"best\.pt: could not be written .*Make room and go on with --resume"):
+        tiny_run.train("full", "train.epochs=1", "train.close_mosaic=0")
+
+
+def test_a_write_that_the_system_cuts_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    """A file may grow to 100 kB and no more, which fails in the middle of torch's writer as a full disk does."""
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"a": 1})
+    code = f"""
+import resource, signal, sys, torch
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from engine import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save(Path({str(path)!r}), {{"a": torch.zeros(1_000_000)}})
+except OSError as error:
+    print("OSError", error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("OSError"), done.stderr
+    assert checkpoint.load(path)["a"] == 1 and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize(("error", "kind", "words"), [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 80 GiB"),
+     InputError, ("train.batch_size", "8 images of 800 px", "2.50 GIB more", "train.amp=bf16")),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out "
+                  "of shared memory. Please try to raise your shared memory limit."),
+     InputError, ("train.workers", "/dev/shm", "--shm-size", "train.workers=0")),
+    (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to write to file "
+                  "</torch_1_2>: No space left on device (28)"), InputError, ("train.workers", "/dev/shm")),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+     InputError, ("train.workers", "lower", "--resume")),
+    (RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"),
+     MachineError, ("process of this run was lost", "--resume")),
+    (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None, ()),
+])
+def test_failures_of_the_machine_are_one_line(error: RuntimeError, kind: type | None, words: tuple[str, ...]) -> None:
+    config = Config(train=TrainConfig(batch_size=16, image_size=800))
+    with pytest.raises(kind or RuntimeError) as caught, failures.in_one_line(config, world_size=2):
+        raise error
+    if kind:
+        assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
+    else:
+        assert caught.value is error
+
+
+def test_every_epoch_logs_its_peak_memory(trained: object) -> None:
+    record = json.loads((trained.folder / "run/log.jsonl").read_text().splitlines()[0])
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert 0.1 < record["peak_memory_gib"] <= own + 0.001
+
+
+class GPUs(Ranks):
+    """Ranks with GPUs, as far as synchronize_batchnorm looks."""
+
+    def __init__(self, count: int):
+        self.world_size, self.device = count, torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(("mode", "ranks", "expected"), [
+    ("auto", 1, False), ("auto", 2, False), ("auto", 4, True), ("on", 2, True), ("on", 1, False), ("off", 4, False)])
+def test_batchnorm_is_synchronized_on_gpus_with_fewer_than_8_images_each(mode: str, ranks: int, expected: bool) -> None:
+    model = build_model(ModelConfig(scale="n", num_classes=2, arb=True))
+    names, weights = list(model.state_dict()), model.state_dict()
+    GPUs(ranks).synchronize_batchnorm(model, mode, batch_size=16)
+    kinds = {type(m) for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {torch.nn.SyncBatchNorm if expected else torch.nn.BatchNorm2d}
+    assert list(model.state_dict()) == names and same(dict(model.state_dict()), dict(weights))
+
+
+def test_the_criterion_of_a_dense_batch_with_the_stride_4_level_stays_small() -> None:
+    """Batch 16 at 800 px, 53,125 cells, an image of 3,000 objects: under 2 GB above the inputs and their gradients."""
+    code = f"""
+import resource, sys, torch
+sys.path.insert(0, {str(ROOT)!r})
+from data import Targets
+from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
+from models import ModelConfig, build_model
+from models.head import HeadOutput
+torch.manual_seed(0)
+model = build_model(ModelConfig(scale="n", num_classes=8, p2=True)).eval()
+with torch.no_grad():
+    anchors = model(torch.zeros(1, 3, 800, 800)).main.anchors
+    bins = model(torch.zeros(1, 3, 64, 64)).main.bins
+cells = len(anchors.points)
+assert cells == 53125, cells
+logits = torch.randn(16, cells, 64, requires_grad=True), torch.randn(16, cells, 8, requires_grad=True)
+counts = [3000] + [200] * 15
+corner = torch.rand(sum(counts), 2) * 780
+boxes = torch.cat((corner, corner + 2 + torch.rand(sum(counts), 2) * 18), 1)
+targets = Targets(boxes, torch.randint(8, (sum(counts),)), torch.arange(16).repeat_interleave(torch.tensor(counts)))
+for x in logits:
+    x.grad = torch.zeros_like(x)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+criterion = Criterion(LossConfig(), TaskAlignedAssigner(8, **vars(AssignerConfig(min_box_side=8))))
+criterion(HeadOutput(*logits, anchors, bins), None, targets).total.backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.1 < float(re.findall(r"[\d.]+", done.stdout)[-1]) * 1.073741824 < 2
