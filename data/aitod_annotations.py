@@ -19,7 +19,7 @@ class Annotations(NamedTuple):
 
     Attributes:
         version: 1, or 2 for AI-TOD-v2.
-        images: width and height in pixels by file name.
+        images: their file names, in order.
         boxes: by class, in the order of layout.CLASSES.
         parts: the files of train and val, where trainval is to be made of them; path is the one to be written then.
     """
@@ -27,7 +27,7 @@ class Annotations(NamedTuple):
     path: Path
     version: int
     split: str
-    images: dict[str, tuple[int, int]]
+    images: tuple[str, ...]
     boxes: tuple[int, ...]
     parts: tuple[Path, ...] = ()
 
@@ -48,7 +48,7 @@ def gather(paths: list[Path], lists: dict[str, set[str]]) -> tuple[list[Annotati
     A trainval that is not among them, while its train and val are, is added as to be made of these two.
 
     Args:
-        paths: files, and folders whose *.json are read as far as they are AI-TOD's.
+        paths: files, and folders, in which all *.json are read as far as they are AI-TOD's.
         lists: from read_lists.
     Returns:
         The files by version and split, and remarks on what is odd.
@@ -73,7 +73,7 @@ def gather(paths: list[Path], lists: dict[str, set[str]]) -> tuple[list[Annotati
         train, val = found.get((version, "train")), found.get((version, "val"))
         if train and val and (version, "trainval") not in found:
             found[version, "trainval"] = Annotations(
-                Path(layout.annotation_name(version, "trainval")), version, "trainval", {**train.images, **val.images},
+                Path(layout.annotation_name(version, "trainval")), version, "trainval", train.images + val.images,
                 tuple(a + b for a, b in zip(train.boxes, val.boxes, strict=True)), (train.path, val.path))
             notes.append(f"{dataset(version)} trainval is made of {train.path.name} and {val.path.name}")
     order = [(version, split) for version in (1, 2) for split in layout.SPLITS]
@@ -107,16 +107,22 @@ def merged(train: Path, val: Path) -> bytes:
     if first["categories"] != second["categories"]:
         raise InputError(f"--annotations: {train} and {val} declare their categories differently, so that no trainval can be "
                          "made of them. Name a file of trainval too.")
-    up = {}
-    for kind in ("images", "annotations"):
-        ids = [{entry["id"] for entry in content[kind] if "id" in entry} for content in (first, second)]
-        up[kind] = 1 + max(ids[0]) - min(ids[1]) if ids[0] & ids[1] else 0
-    images = [{**entry, "id": entry["id"] + up["images"]} for entry in second["images"]]
-    boxes = [{**entry, "image_id": entry["image_id"] + up["images"], **({"id": entry["id"] + up["annotations"]}
-                                                                         if "id" in entry else {})}
-             for entry in second["annotations"]]
+    try:
+        up = {kind: _gap([entry["id"] for entry in first[kind]], [entry["id"] for entry in second[kind]])
+              for kind in ("images", "annotations")}
+        images = [{**entry, "id": entry["id"] + up["images"]} for entry in second["images"]]
+        boxes = [{**entry, "id": entry["id"] + up["annotations"], "image_id": entry["image_id"] + up["images"]}
+                 for entry in second["annotations"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"--annotations: {train} and {val} have images or annotations without a number for id ({error!r}), so "
+                         "that no trainval can be made of them. Name a file of trainval too.") from None
     whole = {**first, "images": first["images"] + images, "annotations": first["annotations"] + boxes}
     return json.dumps(whole).encode()
+
+
+def _gap(first: list[int], second: list[int]) -> int:
+    """What to add to the second ids for none to be among the first."""
+    return 1 + max(first) - min(second) if set(first) & set(second) else 0
 
 
 def counts_table(version: int, files: list[Annotations]) -> str:
@@ -150,7 +156,7 @@ def _files(paths: list[Path]) -> list[tuple[Path, bool]]:
     files = []
     for path in paths:
         if path.is_dir():
-            files += [(file, False) for file in sorted(path.glob("*.json"))]
+            files += [(file, False) for file in sorted(path.rglob("*.json"))]
         else:
             files.append((path, True))
     return files
@@ -166,10 +172,10 @@ def _read(path: Path, lists: dict[str, set[str]]) -> tuple[Annotations, list[str
         raise InputError(f"{where}: is not JSON ({error}). Download it again.") from None
     try:
         names = {c["id"]: layout.plain(c["name"]) for c in content["categories"]}
-        images = {_safe(i["file_name"], where): (i["width"], i["height"]) for i in content["images"]}
+        images = {_safe(i["file_name"], where): (int(i["width"]), int(i["height"])) for i in content["images"]}
         counts = Counter(a["category_id"] for a in content["annotations"])
         strange = set(counts) - set(names)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{where}: is not a COCO annotation file of objects ({error!r}). Name one of AI-TOD's.") from None
     known = [layout.plain(name) for name in layout.CLASSES]
     odd = "" if sorted(names.values()) == sorted(known) else f"the classes {', '.join(names.values()):.200}"
@@ -177,13 +183,17 @@ def _read(path: Path, lists: dict[str, set[str]]) -> tuple[Annotations, list[str
         odd = odd or f"an annotation of category {min(strange, key=str)!r}"
         raise InputError(f"{where}: has {odd}, not just AI-TOD's eight. Name an annotation file of AI-TOD.")
     boxes = tuple(counts[i] for name in known for i, n in names.items() if n == name)
+    other = next((name for name, size in images.items() if size != (layout.SIDE, layout.SIDE)), None)
+    if other is not None:
+        raise InputError(f"{where}: image '{other}' measures {images[other][0]} x {images[other][1]} px, where AI-TOD's have "
+                         "800 x 800. Name an annotation file of AI-TOD.")
     crops = {name for name in map(_basename, images) if layout.crop_of(name)}
     if not crops and any(len(images) == layout.IMAGES[s] - layout.CROPS[s] for s in layout.SPLITS):
         raise InputError(f"{where}: lists the {len(images):,} images without xView alone. Name the complete annotations, which "
                          "AI-TOD's page offers beside AI-TOD_wo_xview.")
     split, notes = _split(path, images, crops, lists)
     version, remark = _version(path, split, len(images), sum(boxes))
-    return Annotations(path, version, split, images, boxes), notes + remark
+    return Annotations(path, version, split, tuple(images), boxes), notes + remark
 
 
 def _split(path: Path, images: dict, crops: set[str], lists: dict[str, set[str]]) -> tuple[str, list[str]]:

@@ -42,7 +42,7 @@ WHERE_AITOD = ("AI-TOD_wo_xview is linked on https://github.com/jwwangchn/AI-TOD
 class Plan:
     """What the annotation files ask for, and where it comes from. Images by their file name."""
 
-    wanted: dict[str, tuple[int, int]]                                  # width, height
+    wanted: set[str]
     done: int = 0
     scenes: dict[Path, list[tuple[layout.Crop, Path]]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
@@ -68,18 +68,18 @@ class Plan:
 
 def make_plan(files: list[Annotations], xview: list[Path], aitod: list[Path], output: Path, natural: bool) -> Plan:
     """Find a source for each image that is not in OUTPUT yet."""
-    plan = Plan({name: size for entry in files for name, size in entry.images.items()})
+    plan = Plan({name for entry in files for name in entry.images})
     scenes = _find_scenes(xview, output)
     found = _find_pngs(aitod, output, {name.rpartition("/")[2] for name in plan.wanted})
-    for name, (width, height) in plan.wanted.items():
+    for name in sorted(plan.wanted):
         target, crop = output / "images" / name, layout.crop_of(name)
         sources = found.get(target.name, [])
-        if is_whole(target, width, height):
+        if is_whole(target):
             plan.done += 1
         elif crop and crop.scene in scenes:
             plan.scenes.setdefault(scenes[crop.scene], []).append((crop, target))
         elif sources and not (crop and natural):        # a crop that someone has cut, in colours like the official ones
-            plan.pictures.append(Picture(sources, target, width, height))
+            plan.pictures.append(Picture(sources, target))
         elif crop:
             plan.lost_crops.setdefault(crop.scene, []).append(name)
         else:
@@ -130,6 +130,7 @@ def prepare(
     if workers is not None and workers < 1:
         raise InputError(f"--workers: {workers} is too small. Use 1 or more.")
     _examine(output, natural)
+    print("reading the annotation files")
     files, notes = gather(annotations, read_lists(lists))
     plan = make_plan(files, xview, aitod, output, natural)
     _introduce(files, notes, plan, natural)
@@ -167,12 +168,12 @@ def _find_scenes(folders: list[Path], output: Path) -> dict[str, Path]:
         packed = f"Unpack {archives[0]} first" if archives else "Name xView's folder train_images"
         raise InputError(f"--xview: no N.tif in {', '.join(map(str, folders))}. {packed}.")
     for number, files in found.items():
-        if len(files) > 1:
-            files = [f for f in files if f.parent.name == "train_images"] or files
-        if len({f.stat().st_size for f in files}) > 1:
+        if len(files) == 1:
+            continue
+        found[number] = files = [f for f in files if f.parent.name == "train_images"] or files
+        if len({f.stat().st_size for f in files if f.exists()}) > 1:
             raise InputError(f"--xview: {files[0]} and {files[1]} are different files for scene {number}. Name the folder of "
                              "the one to use.")
-        found[number] = files
     return {number: files[0] for number, files in found.items()}
 
 
@@ -221,7 +222,8 @@ def _check_room(plan: Plan, files: list[Annotations], output: Path) -> None:
     device = place.stat().st_dev
     need = CROP_BYTES * sum(map(len, plan.scenes.values()))
     need += sum(os.path.getsize(p) for entry in files for p in entry.parts or (entry.path,))
-    need += sum(s.st_size for s in (os.stat(p.sources[0]) for p in plan.pictures) if s.st_dev != device)
+    sources = (os.stat(p.sources[0]) for p in plan.pictures if p.sources[0].exists())
+    need += sum(s.st_size for s in sources if s.st_dev != device)          # those will be copied
     free = shutil.disk_usage(place).free
     if need > free:
         raise InputError(f"--output: about {need / 1e9:.1f} GB are needed, but {place} has {free / 1e9:.1f} GB free. Make "
@@ -255,28 +257,29 @@ def _hold(output: Path, natural: bool) -> Iterator[Path]:
     workshop = output / WORKSHOP
     try:
         output.mkdir(parents=True, exist_ok=True)
-        mark = open(output / MARK, "a+", encoding="utf-8")      # noqa: SIM115 (closed below, with the lock)
+        mark = os.open(output / MARK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise InputError(f"--output: {output} cannot be written ({error.strerror}). Name another folder.") from None
-    with mark:
+    loudness = cv2.utils.logging.getLogLevel()
+    try:
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"--output: another run is at work in {output}. Wait until it has ended.") from None
         except OSError:             # a file system without locks
             pass
-        if not os.path.getsize(mark.name):
-            mark.write(_mark(natural))
-            mark.flush()
-        shutil.rmtree(workshop, ignore_errors=True)
+        if not os.fstat(mark).st_size:
+            os.write(mark, _mark(natural).encode())
+        shutil.rmtree(workshop, ignore_errors=True)     # of a run that was killed
         workshop.mkdir()
-        loudness = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)       # what is wrong with a TIFF is told once, by us
         try:
             yield workshop
         finally:
-            cv2.utils.logging.setLogLevel(loudness)
             shutil.rmtree(workshop, ignore_errors=True)
+    finally:
+        cv2.utils.logging.setLogLevel(loudness)
+        os.close(mark)
 
 
 def _check_annotations(files: list[Annotations], output: Path) -> None:
@@ -305,7 +308,7 @@ def _annotation_bytes(entry: Annotations) -> bytes:
 
 
 def _incomplete(plan: Plan, output: Path) -> str:
-    absent = sum(not is_whole(output / "images" / name, *size) for name, size in plan.wanted.items())
+    absent = sum(not is_whole(output / "images" / name) for name in plan.wanted)
     return f"{absent:,} of {len(plan.wanted):,} images were not made"
 
 
