@@ -95,6 +95,7 @@ def _subject(config: ModelConfig, num_images: int) -> Subject:
 
 def _report(scored: Scored, subject: Subject, output: Path, markdown: Path | None) -> None:
     write_json(output / "metrics.json", scored.metrics)
+    subject = subject._replace(num_objects=len(scored.truth.boxes))
     tables = all_tables(scored.metrics, subject, scored.curves.protocol)
     print("\n\n".join(table.text() for table in tables) + "\n")
     if markdown:

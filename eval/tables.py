@@ -22,6 +22,7 @@ class Subject(NamedTuple):
     Args:
         name: of our row.
         num_images: that it was scored on.
+        num_objects: in them; None: not known.
         parameters, modules: of the network and which of MDCA, ARB and PFDH it has; None for detections without a model.
     """
 
@@ -29,6 +30,7 @@ class Subject(NamedTuple):
     num_images: int
     parameters: int | None = None
     modules: tuple[bool, bool, bool] | None = None
+    num_objects: int | None = None
 
 
 class Table(NamedTuple):
@@ -119,16 +121,22 @@ def _table3(metrics: dict, subject: Subject, paper: dict) -> Table:
     rows = [["YOLOv11m", *row] for row in data["rows"]]
     ours = (subject.name, *map(_cell, subject.modules), *(_percent(metrics[name]) for name in ("AP", "AP50", "AP75")),
             f"{subject.parameters:,}")
-    data = {**data, "columns": ["Baseline", *data["columns"]], "rows": rows, "test_images": paper["aitod"]["test_images"]}
+    data = {**data, "columns": ["Baseline", *data["columns"]], "rows": rows,
+            **{key: paper["aitod"][key] for key in ("test_images", "test_objects")}}
     return _beside(data, [ours], subject, left=("MDCA", "ARB", "PFDH"))
 
 
 def _beside(data: dict, ours: list[tuple[str, ...]], subject: Subject, left: tuple[str, ...] = ()) -> Table:
     rows = [tuple(map(_cell, row)) for row in data["rows"]]
     note = ""
+    last = "row is" if len(ours) == 1 else "rows are"
+    objects = data.get("test_objects")
     if subject.num_images != data["test_images"]:
-        note = (f"Not comparable: the paper's figures are of {data['test_images']:,} test images, the last "
-                f"{'row is' if len(ours) == 1 else 'rows are'} of {subject.num_images:,} images.")
+        note = (f"Not comparable: the paper's figures are of {data['test_images']:,} test images, the last {last} of "
+                f"{subject.num_images:,} images.")
+    elif objects and subject.num_objects and abs(subject.num_objects - objects) > objects / 1000:
+        note = (f"Not comparable: the paper's figures are of {objects:,} objects, the last {last} of {subject.num_objects:,} "
+                "in as many images: other annotations, such as AI-TOD-v2's.")
     return Table(f"{data['table']} of the RS-TinyNet paper, with {subject.name} below", tuple(data["columns"]), [*rows, *ours],
                  len(ours), note, left)
 

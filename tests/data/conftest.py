@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.check.__main__ import main
+from tests.data.aitod_parts import coco_function, parts  # noqa: F401  fixtures
 
 CONFIG = """
 [data]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data import aitod_layout as layout
 from engine import config as configs
 from errors import InputError
 from models import build_model
@@ -121,6 +122,23 @@ def test_dior_is_trained_by_the_recipe_of_aitod() -> None:
         assert list(dior.data.classes) == paper["dior"]["classes"] and dior.data.root == ""
         parts = ("train.txt", "val.txt") if name.endswith("_dev.toml") else ("trainval.txt", "")
         assert tuple(Path(getattr(dior.data, split)).name for split in ("train", "val", "test")) == (*parts, "test.txt")
+
+
+def test_ai_tod_v2_is_ai_tod_with_other_annotations() -> None:
+    """Both read the files that data.prepare_aitod writes, in one folder."""
+    paper = tomllib.loads((ROOT / "eval/paper_tables.toml").read_text())
+    names = {path.name for path in (ROOT / "configs/aitod_v2").iterdir()}
+    assert names == {"base.toml", "yolo11m.toml", "yolo11m_dev.toml", "rs_tinynet_m_dev.toml",
+                     *(f"rs_tinynet_{scale}.toml" for scale in "nsmlx")}
+    for name in sorted(names):
+        one, two = (configs.load(ROOT / "configs" / folder / name) for folder in ("aitod", "aitod_v2"))
+        assert replace(two, data=one.data) == one
+        assert list(two.data.classes) == paper["aitod"]["classes"] == list(layout.CLASSES)
+        assert two.data.images == one.data.images == "images" and two.data.root == ""
+        used = ("train", "val", "test") if name.endswith("_dev.toml") else ("trainval", "", "test")
+        for version, data in ((1, one.data), (2, two.data)):
+            files = [f"annotations/{layout.annotation_name(version, split)}" if split else "" for split in used]
+            assert [data.train, data.val, data.test] == files
 
 
 def test_objects_of_any_size_get_a_cell_on_tinyrs4() -> None:

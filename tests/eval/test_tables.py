@@ -62,6 +62,27 @@ def test_aitod_stands_below_table_1_and_a_model_below_table_3():
     assert len(all_tables(coco, Subject("dt", 14018), COCO)) == 1       # other sizes: nothing to compare
 
 
+def test_the_figures_of_ai_tod_v2_are_said_not_to_compare():
+    """The same test images, 7 % more objects; the two publications of AI-TOD itself differ by 13."""
+    metrics = metrics_of(DATA["aitod"]["classes"], AITOD_KEYS)
+    model = Subject("RS-TinyNet-m", 14018, 32_159_661, (True, True, True))
+    for objects, notes in ((347_617, ["", ""]), (347_630, ["", ""]), (None, ["", ""]), (373_000, ["AI-TOD-v2's"] * 2)):
+        tables = all_tables(metrics, model._replace(num_objects=objects), AITOD)[1:]
+        assert all(note in table.note and bool(note) == bool(table.note) for note, table in zip(notes, tables, strict=True))
+
+
+def test_the_short_names_of_dior_s_classes_are_printed():
+    """AL, AT ... of Table II, in its order, whatever the order of the figures; AI-TOD's classes have none in the paper."""
+    names = DATA["dior"]["classes"]
+    metrics = metrics_of(names, ("AP50_voc07", "AP50_voc12", "AP50_coco"))
+    metrics["per_class"] = dict(reversed(metrics["per_class"].items()))
+    _, table = all_tables(metrics, Subject("dt", 11738), VOC)
+    assert table.text().splitlines()[1].split() == [
+        "Method", "AL", "AT", "BF", "BC", "BG", "CM", "DM", "EA", "ES", "GC", "GF", "HB", "OP", "SP", "SD", "ST", "TC", "TS",
+        "VH", "WM", "mAP50"]
+    assert table.rows[-1][1:21] == tuple(f"{25 + k:.1f}" for k in range(20))
+
+
 def test_figures_of_other_ranges_or_limits_stand_beside_nothing():
     metrics = metrics_of(DATA["aitod"]["classes"], AITOD_KEYS)
     for change in ({"max_dets": (1, 2)}, {"area_ranges": ("vt:0:500", "t:500:600", "s:600:700", "m:700:1e10")}):
