@@ -34,37 +34,48 @@ def batch(images_with_objects: tuple[int, ...]) -> tuple[torch.Tensor, list[list
     return images, boxes
 
 
-def gradients(variant: dict, rank: int, world_size: int, with_objects: tuple[int, ...], wrapped: object) -> dict:
-    """Gradients of one step on this rank's share of the batch, BatchNorm frozen; `wrapped` makes the model distributed."""
+def gradients(
+    variant: dict, rank: int, world_size: int, with_objects: tuple[int, ...], wrapped: Ranks | None, synchronized: bool = False
+) -> dict:
+    """Gradients of one step on this rank's share of the batch; `wrapped` makes the model distributed.
+
+    BatchNorm is frozen, or `synchronized` over the ranks.
+    """
     torch.manual_seed(0)
+    device = wrapped.device if wrapped else torch.device("cuda" if synchronized else "cpu")
     model = build_model(ModelConfig(scale="n", num_classes=3, **variant)).double().train()
+    if synchronized and wrapped:
+        wrapped.synchronize_batchnorm(model, "auto", batch_size=4)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm2d) and not synchronized:
             module.eval()
+    model.to(device)
     images, boxes = batch(with_objects)
     own = range(rank * 4 // world_size, (rank + 1) * 4 // world_size)
     rows = [(box, 1, k - own[0]) for k in own for box in boxes[k]]
     targets = Targets(
         torch.tensor([r[0] for r in rows], dtype=torch.float32).reshape(-1, 4),
         torch.tensor([r[1] for r in rows], dtype=torch.long), torch.tensor([r[2] for r in rows], dtype=torch.long),
-    )
+    ).to(device)
     all_sum = wrapped.all_sum if wrapped else (lambda x: x)
     criterion = Criterion(LossConfig(), TaskAlignedAssigner(3, **vars(AssignerConfig(min_box_side=16))), world_size, all_sum)
     parallel = wrapped.wrap(model) if wrapped else model        # held until after backward, which it takes part in
-    output = parallel(images[own.start : own.stop].double())
+    output = parallel(images[own.start : own.stop].to(device).double())
     criterion(output.main, output.auxiliary, targets).total.backward()
     missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing, missing
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p.grad.cpu() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def work(rank: int, port: int, folder: str, variants: list[dict], with_objects: tuple[int, ...]) -> None:
+def work(
+    rank: int, port: int, folder: str, variants: list[dict], with_objects: tuple[int, ...], synchronized: bool = False
+) -> None:
     """One of two processes; rank 0 writes its gradients."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    ranks = Ranks("cpu")
+    ranks = Ranks("cuda" if synchronized else "cpu")
     for k, variant in enumerate(variants):
-        found = gradients(variant, rank, 2, with_objects, ranks)
+        found = gradients(variant, rank, 2, with_objects, ranks, synchronized)
         if ranks.is_main:
             torch.save(found, Path(folder) / f"{k}.pt")
     ranks.close()
@@ -83,6 +94,16 @@ def test_two_ranks_give_the_gradients_of_one_process(tmp_path: Path, with_object
         assert max(g.abs().max() for g in alone.values()) > 0
         for name, gradient in alone.items():
             torch.testing.assert_close(together[name], gradient, rtol=1e-9, atol=1e-15, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.gpu
+def test_with_synchronized_batchnorm_two_gpus_give_the_gradients_of_one(tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    multiprocessing.spawn(work, (free_port(), str(tmp_path), [VARIANTS[7]], (0, 1, 2, 3), True), nprocs=2)
+    alone = gradients(VARIANTS[7], 0, 1, (0, 1, 2, 3), None, synchronized=True)
+    for name, gradient in torch.load(tmp_path / "0.pt").items():
+        torch.testing.assert_close(gradient, alone[name], rtol=1e-6, atol=1e-9)
 
 
 def launch(run: object, output: str, *arguments: str, ranks: int = 2) -> subprocess.CompletedProcess:
@@ -111,8 +132,6 @@ def test_bad_input_under_torchrun_is_one_line_and_every_rank_ends(tiny_run: obje
     assert "train.batch_size: 5 images cannot be shared equally by 2 processes" in failed.stderr
     assert "InputError" not in failed.stderr        # the ranks print the line alone; torchrun adds its own report
     assert not (tiny_run.folder / "run").exists()
-
-
 
 
 def test_two_ranks_score_as_one_process_does(trained: object, tmp_path: Path) -> None:
