@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from errors import InputError
-from eval import coco, matching
+from eval import grouping, matching
 from eval.coco import AITOD, COCO, IOU_THRESHOLDS, DetectionArrays, Protocol, accumulate, evaluate
 from eval.files import ground_truth_arrays
 
@@ -163,7 +163,7 @@ def test_chunks_of_pairs_and_blocks_of_detections_change_nothing(monkeypatch):
     whole = accumulate(ground_truth, detections, AITOD)
     for size in (1, 3, 20):
         monkeypatch.setattr(matching, "PAIR_CHUNK", size)
-        monkeypatch.setattr(coco, "BLOCK", size)
+        monkeypatch.setattr(grouping, "BLOCK", size)
         parts = accumulate(ground_truth, detections, AITOD)
         assert (whole.precision == parts.precision).all() and (whole.recall == parts.recall).all()
 
