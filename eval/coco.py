@@ -239,6 +239,11 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
     of the detections that score at least s, and the minimum over s. A false positive never lowers it, so that it is the
     value at a true positive, or 1, before the first one.
 
+    Where the paper leaves a choice, it is aitodpycocotools': the first area range and the highest limit alone; a cut after
+    any detection, between equal scores too, and of equal minima the first; oLRP_Loc is the mean of 1 - IoU, not divided by
+    1 - tau; oLRP_FP is 1 - precision, oLRP_FN 1 - recall; a class without a true positive has oLRP and oLRP_FN 1 and no other
+    part; means are over the classes where a part is defined.
+
     Args:
         status: (c,) of the class's candidates, by falling score, at threshold tau.
         places, inside: as in _curve.
@@ -257,8 +262,11 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
     error = true - np.cumsum(overlaps[hits])
     lrp = (error / (1 - IOU_THRESHOLDS[0]) + false + num_objects - true) / (num_objects + false)
     best = int(lrp.argmin()) if len(hits) else 0
-    if len(hits) == 0 or (lrp[best] >= 1 and places[hits[0]] > 0):
+    if len(hits) == 0:
         return 1.0, -1.0, -1.0, 1.0, -1.0
+    if lrp[best] >= 1 and places[hits[0]] > 0:               # no better than the first detection, which finds nothing
+        first_counts = countable[0] if places[0] == 0 else inside[0]
+        return 1.0, -1.0, 1.0 if first_counts else -1.0, 1.0, scores[0]
     return (lrp[best], error[best] / true[best], false[best] / (true[best] + false[best]),
             (num_objects - true[best]) / num_objects, scores[places[hits[best]]])
 
