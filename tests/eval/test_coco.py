@@ -330,7 +330,7 @@ def test_equals_pycocotools_on_what_a_detector_finds_in_real_images(real_set):
     ids = {image["id"] for image in ground_truth["images"]}
     ground_truth["annotations"] = [a for a in ground_truth["annotations"] if a["image_id"] in ids]
     categories = {category["name"]: category["id"] for category in ground_truth["categories"]}
-    find = cv2.MSER_create(delta=8, min_area=12, max_area=2000)
+    find = cv2.MSER_create(8, 12, 2000)          # step of grey, least and most area; their names differ between versions
     detections = []
     for image in ground_truth["images"]:
         grey = cv2.imread(str(real_set / "images" / image["file_name"]), cv2.IMREAD_GRAYSCALE)
