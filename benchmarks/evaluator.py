@@ -1,7 +1,7 @@
 """The evaluator beside pycocotools and faster-coco-eval, on files like AI-TOD's: time and peak memory, and whether they agree.
 
     python -m benchmarks.evaluator --peer-python PEERS/bin/python        # about ten minutes; without peers one
-    python -m benchmarks.evaluator --full                                # 21 million detections, ours alone
+    python -m benchmarks.evaluator --full                                # 21 million detections, ours and test.py alone
 
 The peers live in a virtual environment of their own:
 
@@ -31,6 +31,7 @@ SIDE = 800                    # px of an image
 MEAN_OBJECTS, MOST_OBJECTS, MOST_DETECTIONS = 25, 2600, 1500
 MEAN_DETECTIONS = 100
 TOLERANCE = 1e-9
+SCRIPTS = ("test-aitod", "test-voc")
 RUN = Path(__file__).with_name("evaluator_run.py")
 
 
@@ -134,28 +135,29 @@ def main() -> None:
         cases = [(n, None) for n in options.images] if not options.full else [(14018, MOST_DETECTIONS)]
         for num_images, detections_per_image in tqdm(cases, disable=None):
             truth, found, num_objects, num_detections = files(Path(folder), num_images, detections_per_image)
-            tools = ["ours", "ours-arrays"] if options.full else ["ours"]
+            tools = ["ours", "ours-arrays", *SCRIPTS] if options.full else ["ours"]
             if options.peer_python:
                 tools += ["faster-coco-eval"] + ["pycocotools"] * (num_images <= options.slow_limit)
             results = {}
             for tool in tools:
-                python = sys.executable if tool.startswith("ours") else options.peer_python
+                python = sys.executable if tool.startswith(("ours", "test")) else options.peer_python
                 repeat = 1 if options.full or tool == "pycocotools" else options.repeat
                 results[tool] = result = run(python, tool, truth, found, repeat)
+                headline = next(iter(result["figures"].values()))
                 print(f"{num_images:>7,} {num_objects:>8,} {num_detections:>11,}  {result['name']:<24} "
                       f"{result['load']:>8.2f} ({result['load_cpu']:>6.2f}) {result['evaluate']:>8.2f} "
-                      f"({result['evaluate_cpu']:>6.2f}) {result['peak']:>8.0f}   {result['figures']['AP']:.12f}", flush=True)
+                      f"({result['evaluate_cpu']:>6.2f}) {result['peak']:>8.0f}   {headline:.12f}", flush=True)
             compare(results)
             truth.unlink()
             found.unlink()
 
 
 def compare(results: dict[str, dict]) -> None:
-    """Every tool must give our figures."""
-    for tool, result in results.items():
+    """Every tool must give our figures; those of VOC are others."""
+    for tool in results.keys() - {"test-voc"}:
         for name, value in results["ours"]["figures"].items():
-            if abs(result["figures"][name] - value) > TOLERANCE:
-                raise SystemExit(f"{tool}: {name} {result['figures'][name]!r}, ours {value!r}")
+            if abs(results[tool]["figures"][name] - value) > TOLERANCE:
+                raise SystemExit(f"{tool}: {name} {results[tool]['figures'][name]!r}, ours {value!r}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One run of benchmarks/evaluator.py: load and evaluate with one tool, and print times, peak memory and figures as JSON.
 
-    python benchmarks/evaluator_run.py ours|ours-arrays|faster-coco-eval|pycocotools TRUTH DETECTIONS
+    python benchmarks/evaluator_run.py ours|ours-arrays|test-aitod|test-voc|faster-coco-eval|pycocotools TRUTH DETECTIONS
 
 Needs nothing but the tool itself, so that the peers' interpreter can run it.
 """
@@ -76,6 +76,20 @@ def convert(truth: str, found: str, folder: str) -> None:
         np.save(f"{folder}/{name}.npy", getattr(detections, name))
 
 
+def script(protocol: str, truth: str, found: str) -> tuple[str, tuple, tuple, tuple, dict]:
+    """test.py as a user calls it: its start, reading, figures, tables and pictures, all as one time."""
+    import tempfile
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        start = clocks()
+        import test as test_script
+        test_script.main(["--ground-truth", truth, "--detections", found, "--protocol", protocol, "--output", folder])
+        end = clocks()
+        figures = json.loads((Path(folder) / "metrics.json").read_text())
+    del figures["per_class"]
+    return f"test.py, {protocol}", start, start, end, figures
+
+
 def peer(tool: str, truth: str, found: str) -> tuple[str, tuple, tuple, tuple, dict]:
     """pycocotools or faster-coco-eval with AI-TOD's parameters; means are taken as pycocotools' summarize does."""
     import numpy as np
@@ -122,6 +136,8 @@ def main() -> None:
         result = ours(*paths)
     elif tool == "ours-arrays":
         result = ours_from_arrays(*paths)
+    elif tool.startswith("test-"):
+        result = script(tool.removeprefix("test-"), *paths)
     else:
         result = peer(tool, *paths)
     name, start, loaded, end, figures = result

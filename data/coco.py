@@ -73,6 +73,9 @@ def _categories(
     for entry in categories:
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("name"), str):
             raise InputError(f"{where}: category {entry!r} needs a whole number 'id' and a text 'name'.")
+        if any("\ud800" <= character <= "\udfff" for character in entry["name"]):      # JSON's, but not to be printed or drawn
+            raise InputError(f"{where}: category {entry['id']} has a name with half a character in it (a lone surrogate), "
+                             f"{entry['name']!r}. Write the name anew.")
         if entry["name"] in by_name:
             raise InputError(f"{where}: declares the category '{entry['name']}' twice. Rename or merge one.")
         by_name[entry["name"]] = entry["id"]

@@ -13,6 +13,7 @@ GREY, FAINT = (120, 120, 120), (225, 225, 225)
 FOUND, MISSED, FIGURE = (74, 124, 176), (212, 212, 212), (196, 78, 24)
 SIZE_NAMES = {"vt": "very tiny", "t": "tiny", "s": "small", "m": "medium", "l": "large"}
 LEGEND_ROWS = 21          # DIOR's twenty classes and their mean in one column
+MOST_CLASSES = 100        # in one picture; more could not be told apart, and a thousand would make it 26,000 pixels wide
 
 
 def draw_charts(scored: Scored) -> dict[str, np.ndarray]:
@@ -32,6 +33,11 @@ def precision_recall(curves: Curves) -> np.ndarray:
     present = np.flatnonzero(precision[0, 0] >= 0)
     present = present[np.argsort(-precision[0].mean(0)[present], kind="stable")]
     entries = [("all classes", precision[:, :, present].mean(2), INK, 0.0, 3.0)] if len(present) else []
+    note = "The further up and right a curve, the better; it ends at the share of objects that is found at all."
+    if len(present) > MOST_CLASSES:
+        half = MOST_CLASSES // 2
+        note += f" Of {len(present):,} classes only the {half} best and the {half} worst are drawn."
+        present = np.concatenate((present[:half], present[-half:]))
     for k in present:
         entries.append((curves.category_names[k], precision[:, :, k], _tint(k), 0.0 if k % 24 < 12 else 7.0, 1.5))
 
@@ -41,8 +47,7 @@ def precision_recall(curves: Curves) -> np.ndarray:
     legend = gap + 2 * (side + gap) - 30
     sheet = Sheet(round(legend + columns * names), top + side + 56)
     sheet.text("Precision and recall", 16, 22, 15, bold=True)
-    sheet.text("The further up and right a curve, the better; it ends at the share of objects that is found at all.", 16, 42,
-               12, GREY)
+    sheet.text(note, 16, 42, 12, GREY)
     for panel, iou in enumerate((0.5, 0.75)):
         left = gap + panel * (side + gap)
         sheet.text(f"IoU {iou} or more", left + side / 2, top - 18, 14, align="centre")
@@ -168,7 +173,15 @@ def _round_axis(peak: float) -> tuple[float, float]:
 
 def confusion(diagnosis: Diagnosis) -> np.ndarray:
     """Which class was taken for which: rows are the objects' classes, columns the predicted ones."""
-    counts, names = diagnosis.confusion, diagnosis.class_names
+    shown = _most_confused(diagnosis.confusion)
+    names = [diagnosis.class_names[k] for k in shown]
+    kept = [*shown, len(diagnosis.class_names)]
+    counts = diagnosis.confusion[np.ix_(kept, kept)]
+    objects, predicted = diagnosis.confusion[shown].sum(1, keepdims=True), diagnosis.confusion[:, shown].sum(0)
+    share = np.zeros(counts.shape)
+    share[:-1] = counts[:-1] / np.maximum(objects, 1)
+    share[-1, :-1] = counts[-1, :-1] / np.maximum(predicted, 1)
+
     size = len(counts)
     cell = 58 if size <= 12 else 44 if size <= 24 else 26
     rows, columns = [*names, "(nothing)"], [*names, "(missed)"]
@@ -176,12 +189,9 @@ def confusion(diagnosis: Diagnosis) -> np.ndarray:
     top = round(max(map(text_width, columns))) + 96
     foot = ("Colour: share of the row; in the last row (false alarms) share of the column.", "Blue: right. Orange: wrong.")
     note = f"Detections with a score of {diagnosis.score} or more, each paired with one object at IoU 0.5."
+    if len(shown) < len(diagnosis.class_names):
+        note += f" Of {len(diagnosis.class_names):,} classes only the {len(shown)} that are confused most are drawn."
     sheet = Sheet(max(left + size * cell + 24, round(max(map(text_width, (*foot, note)))) + 40), top + size * cell + 54)
-    objects = counts[:-1].sum(1, keepdims=True)
-    predicted = counts[:, :-1].sum(0)
-    share = np.zeros(counts.shape)
-    share[:-1] = counts[:-1] / np.maximum(objects, 1)
-    share[-1, :-1] = counts[-1, :-1] / np.maximum(predicted, 1)
     for r in range(size):
         sheet.text(rows[r], left - 10, top + (r + 0.5) * cell, align="right")
         sheet.text(columns[r], left + (r + 0.5) * cell, top - 10, upward=True)
@@ -206,6 +216,14 @@ def confusion(diagnosis: Diagnosis) -> np.ndarray:
     for k, line in enumerate(foot):
         sheet.text(line, 16, top + size * cell + 18 + 18 * k, 12, GREY)
     return sheet.picture()
+
+
+def _most_confused(confusion: np.ndarray) -> np.ndarray:
+    """The classes to draw, ascending: all, or those most often taken for another or the other way round, then the largest."""
+    between = confusion[:-1, :-1]
+    confused = between.sum(0) + between.sum(1) - 2 * between.diagonal()
+    order = np.lexsort((-confusion[:-1].sum(1), -confused))
+    return np.sort(order[:MOST_CLASSES])
 
 
 def _tint(label: int) -> Colour:

@@ -19,13 +19,13 @@ import numpy as np
 
 from errors import InputError
 from eval.files import DetectionArrays, GroundTruthArrays, load_detections, load_ground_truth
+from eval.grouping import blocks, class_edges, grouped, truth_groups
 from eval.matching import TRUE, UNMATCHED, list_pairs, match
 
 # linspace, not arange: pycocotools compares IoUs and recalls with exactly these floats
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 OLRP_PARTS = ("oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_score")
-BLOCK = 1 << 20              # detections matched at a time: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,17 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     precision = np.full((num_thresholds, len(RECALL_POINTS), num_classes, len(ranges), len(limits)), -1.0)
     recall = np.full((num_thresholds, num_classes, len(ranges), len(limits)), -1.0)
     olrp = np.full((num_classes, len(OLRP_PARTS)), -1.0) if protocol.olrp else None
-    num_images = max(len(truth.image_ids), 1)
-    class_edges = np.searchsorted(group, np.arange(num_classes + 1) * num_images)
-    candidate_edges = np.searchsorted(matched.candidates, class_edges)
+    edges = class_edges(group, truth)
+    candidate_edges = np.searchsorted(matched.candidates, edges)
     for k in np.flatnonzero(objects.any(1)):
-        mine = slice(class_edges[k], class_edges[k + 1])
+        mine = slice(edges[k], edges[k + 1])
         chosen = slice(candidate_edges[k], candidate_edges[k + 1])
         # By falling score; equal scores stay in the order of their images' ids, then of the file.
         scores = found.scores[order[mine]]
         ranking = np.argsort(-scores, kind="stable")
         position = np.empty_like(ranking)
         position[ranking] = np.arange(len(ranking))
-        places = position[matched.candidates[chosen] - class_edges[k]]
+        places = position[matched.candidates[chosen] - edges[k]]
         by_place = np.argsort(places)
         places = places[by_place]
         status = np.ascontiguousarray(matched.status[chosen][by_place].transpose(1, 2, 0))          # (A, T, c)
@@ -176,66 +175,21 @@ class _Matched(NamedTuple):
     overlaps: np.ndarray
 
 
-def grouped(found: DetectionArrays, truth: GroundTruthArrays, limit: float = np.inf
-            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detections by (class, image, falling score), the first `limit` of each image and class.
-
-    Returns:
-        (D,) their indices in `found`; (D,) group = class * number of images + image, ascending; (D,) rank in the group from 0.
-        Equal scores keep the order of the file.
-    """
-    # int32 where it suffices: at 20 million detections every array counts
-    num_groups = max(len(truth.image_ids), 1) * (len(truth.category_ids) + 1)
-    small = np.int32 if max(num_groups, len(found)) < 2 ** 31 else np.int64
-    label = np.searchsorted(truth.category_ids, found.category_ids).astype(small)
-    known = _equal_at(truth.category_ids, label, found.category_ids)
-    group = label * small(len(truth.image_ids)) + np.searchsorted(truth.image_ids, found.image_ids).astype(small)
-    scores, index = found.scores, None
-    if not known.all():
-        index = np.flatnonzero(known)
-        scores, group = scores[index], group[index]
-    order = np.lexsort((-scores, group)).astype(small)                        # stable
-    group = group[order]
-    place = np.arange(len(order), dtype=small)
-    first = np.append(True, group[1:] != group[:-1])[: len(order)]
-    rank = place - np.maximum.accumulate(np.where(first, place, small(0)))
-    kept = rank < limit
-    if not kept.all():
-        order, group, rank = order[kept], group[kept], rank[kept]
-    return (order if index is None else index[order]), group, rank
-
-
 def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, counts: np.ndarray, truth: GroundTruthArrays,
              wants_overlaps: bool) -> _Matched:
-    """Match block by block, as groups know nothing of each other; see grouped for `order` and `group`."""
-    truth_group = truth.category_index * max(len(truth.image_ids), 1) + truth.image_index
+    """Match block by block; see eval/grouping.py for `order` and `group`."""
+    truth_group = truth_groups(truth)
     parts = []
-    start = 0
-    while start < len(order):
-        # a block ends where a group does
-        stop = start + BLOCK
-        stop = len(order) if stop >= len(order) else int(np.searchsorted(group, group[stop], side="left"))
-        if stop <= start:
-            stop = int(np.searchsorted(group, group[start], side="right"))
-        block = slice(start, stop)
-        own = np.flatnonzero((truth_group >= group[start]) & (truth_group <= group[stop - 1]))
+    for block, own in blocks(group, truth_group):
         pairs = list_pairs(group[block], boxes[order[block]], truth_group[own], truth.boxes[own], truth.crowd[own],
                            IOU_THRESHOLDS)
-        overlaps = np.zeros(stop - start) if wants_overlaps else None
+        overlaps = np.zeros(block.stop - block.start) if wants_overlaps else None
         candidates, status = match(pairs, group[block], counts[own], truth.crowd[own], truth.annotation_ids[own],
                                    len(IOU_THRESHOLDS), overlaps)
-        parts.append((candidates + start, status, overlaps[candidates] if wants_overlaps else np.zeros(0)))
-        start = stop
+        parts.append((candidates + block.start, status, overlaps[candidates] if wants_overlaps else np.zeros(0)))
     if not parts:
         return _Matched(np.zeros(0, np.int64), np.zeros((0, counts.shape[1], len(IOU_THRESHOLDS)), np.uint8), np.zeros(0))
     return _Matched(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def _equal_at(known: np.ndarray, place: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(N,) bool: the ascending array `known` holds the value, and at this place."""
-    if len(known) == 0:
-        return np.zeros(len(values), bool)
-    return known[np.minimum(place, len(known) - 1)] == values
 
 
 def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted: np.ndarray, num_objects: int,
@@ -285,6 +239,11 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
     of the detections that score at least s, and the minimum over s. A false positive never lowers it, so that it is the
     value at a true positive, or 1, before the first one.
 
+    Where the paper leaves a choice, it is aitodpycocotools': the first area range and the highest limit alone; a cut after
+    any detection, between equal scores too, and of equal minima the first; oLRP_Loc is the mean of 1 - IoU, not divided by
+    1 - tau; oLRP_FP is 1 - precision, oLRP_FN 1 - recall; a class without a true positive has oLRP and oLRP_FN 1 and no other
+    part; means are over the classes where a part is defined.
+
     Args:
         status: (c,) of the class's candidates, by falling score, at threshold tau.
         places, inside: as in _curve.
@@ -303,8 +262,11 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
     error = true - np.cumsum(overlaps[hits])
     lrp = (error / (1 - IOU_THRESHOLDS[0]) + false + num_objects - true) / (num_objects + false)
     best = int(lrp.argmin()) if len(hits) else 0
-    if len(hits) == 0 or (lrp[best] >= 1 and places[hits[0]] > 0):
+    if len(hits) == 0:
         return 1.0, -1.0, -1.0, 1.0, -1.0
+    if lrp[best] >= 1 and places[hits[0]] > 0:               # no better than the first detection, which finds nothing
+        first_counts = countable[0] if places[0] == 0 else inside[0]
+        return 1.0, -1.0, 1.0 if first_counts else -1.0, 1.0, scores[0]
     return (lrp[best], error[best] / true[best], false[best] / (true[best] + false[best]),
             (num_objects - true[best]) / num_objects, scores[places[hits[best]]])
 

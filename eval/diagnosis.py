@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.files import DetectionArrays, GroundTruthArrays
-from eval.matching import list_pairs
+from eval.grouping import blocks
+from eval.matching import Pairs, list_pairs
 
 SCORE = 0.25
 IOU_THRESHOLD = np.array([0.5])
@@ -44,47 +45,77 @@ def diagnose(truth: GroundTruthArrays, detections: DetectionArrays, score: float
         detections: of images that the truth lists; those of other categories are left out.
     """
     num_classes = len(truth.category_ids)
-    used = (detections.scores >= score) & np.isin(detections.category_ids, truth.category_ids)
-    image = np.searchsorted(truth.image_ids, detections.image_ids[used])
-    order = np.lexsort((-detections.scores[used], image))
-    image, boxes = image[order], detections.boxes[used][order]
-    scores = detections.scores[used][order]
-    label = np.searchsorted(truth.category_ids, detections.category_ids[used][order])
-    counts = ~(truth.crowd | truth.difficult)
+    confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    taken, found = np.zeros(len(truth.boxes), bool), np.zeros(len(truth.boxes), bool)
+    solid = ~(truth.crowd | truth.difficult)
+    order, image = _by_image(truth, detections, score)
+    for block, own in blocks(image, truth.image_index):
+        mine = order[block]
+        label = np.searchsorted(truth.category_ids, detections.category_ids[mine])
+        label_of = truth.category_index[own]
+        pairs = list_pairs(image[block], detections.boxes[mine], truth.image_index[own], truth.boxes[own], truth.crowd[own],
+                           IOU_THRESHOLD)
+        partner, excused = _pair_up(pairs, label, detections.scores[mine], label_of, solid[own])
+        matched = partner >= 0
+        partner = partner[matched]
+        np.add.at(confusion, (label_of[partner], label[matched]), 1)
+        np.add.at(confusion, (num_classes, label[~matched & ~excused]), 1)
+        taken[own[partner]] = True
+        found[own[partner]] = label_of[partner] == label[matched]
+    np.add.at(confusion, (truth.category_index[solid & ~taken], num_classes), 1)
+    return Diagnosis(confusion, np.sqrt(truth.area[solid]), found[solid], list(truth.category_names), score)
 
-    pairs = list_pairs(image, boxes, truth.image_index, truth.boxes, truth.crowd, IOU_THRESHOLD)
-    solid = counts[pairs.truth]
-    detection, chosen = pairs.detection[solid], pairs.truth[solid]
-    differs = label[detection] != truth.category_index[chosen]
+
+def _by_image(truth: GroundTruthArrays, detections: DetectionArrays, score: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (D,) of the detections that are used, by image and falling score, and the images (D,) as places in the truth.
+
+    Equal scores keep the order of the file.
+    """
+    used = np.flatnonzero((detections.scores >= score) & np.isin(detections.category_ids, truth.category_ids))
+    image = np.searchsorted(truth.image_ids, detections.image_ids[used]).astype(np.int32)
+    order = np.lexsort((-detections.scores[used], image))
+    return used[order], image[order]
+
+
+def _pair_up(pairs: Pairs, label: np.ndarray, scores: np.ndarray, label_of: np.ndarray,
+             solid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose among the pairs of some images.
+
+    Args:
+        label, scores: (D,) of the detections, which come by falling score in each image.
+        label_of, solid: (N,) class of each object, and whether it is neither a crowd nor difficult.
+    Returns:
+        (D,) int64, the object of each detection, -1 for none; (D,) bool, the detection lies on one that is not solid.
+    """
+    excused = np.zeros(len(label), bool)
+    excused[pairs.detection[~solid[pairs.truth]]] = True
+    wanted = solid[pairs.truth]
+    detection, truth = pairs.detection[wanted], pairs.truth[wanted]
+    differs = label[detection] != label_of[truth]
     # Pairs of a detection come by rising IoU. Equal scores keep the order of the file.
     by_rank = np.lexsort((-np.arange(len(detection)), detection, -scores[detection], differs))
-    partner = _greedy(detection[by_rank], chosen[by_rank], len(label))
-
-    matched = partner >= 0
-    confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(confusion, (truth.category_index[partner[matched]], label[matched]), 1)
-    missed = counts.copy()
-    missed[partner[matched]] = False
-    np.add.at(confusion, (truth.category_index[missed], num_classes), 1)
-    excused = np.zeros(len(label), bool)
-    excused[pairs.detection[~solid]] = True
-    np.add.at(confusion, (num_classes, label[~matched & ~excused]), 1)
-
-    right = np.zeros(len(counts), bool)
-    same = matched.copy()
-    same[matched] = truth.category_index[partner[matched]] == label[matched]
-    right[partner[same]] = True
-    return Diagnosis(confusion, np.sqrt(truth.area[counts]), right[counts], list(truth.category_names), score)
+    return _greedy(detection[by_rank], truth[by_rank], len(label), len(label_of)), excused
 
 
-def _greedy(detection: np.ndarray, truth: np.ndarray, count: int) -> np.ndarray:
-    """(P,), (P,) in the order of preference -> (count,) the truth of each detection, -1 for none; each truth once."""
-    partner = np.full(count, -1, np.int64)
-    taken = set()
-    done = set()
-    for d, t in zip(detection.tolist(), truth.tolist(), strict=True):
-        if d not in done and t not in taken:
-            partner[d] = t
-            done.add(d)
-            taken.add(t)
+def _greedy(detection: np.ndarray, truth: np.ndarray, num_detections: int, num_truths: int) -> np.ndarray:
+    """Take the pairs (P,), (P,) one after the other where both sides are free still; (num_detections,) the truth, or -1.
+
+    The first pair of both its detection and its truth is taken whatever the others do. So all of these are taken at once,
+    and the same again with what they leave free: a few rounds, as many as the longest chain of rivals is long.
+    """
+    partner = np.full(num_detections, -1, np.int64)
+    free = np.ones(num_truths, bool)
+    while len(detection):
+        leads = _is_first(detection, num_detections) & _is_first(truth, num_truths)
+        partner[detection[leads]] = truth[leads]
+        free[truth[leads]] = False
+        left = (partner[detection] < 0) & free[truth]
+        detection, truth = detection[left], truth[left]
     return partner
+
+
+def _is_first(values: np.ndarray, count: int) -> np.ndarray:
+    """(P,) integers below `count` -> (P,) bool: no equal one stands before."""
+    first = np.empty(count, np.int64)
+    first[values[::-1]] = np.arange(len(values))[::-1]         # of several assignments the last one holds
+    return first[values] == np.arange(len(values))

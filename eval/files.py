@@ -1,18 +1,21 @@
 """Ground truth and detections: COCO JSON -> checked arrays, and arrays -> COCO results JSON.
 
 Everything that can be wrong with a file is found here, before anything is computed, and reported in one line that names
-the file, the first culprit and the way out (errors.InputError). What leaves this module can be trusted by index.
+the file, the first culprits, how many there are, and the way out (errors.InputError). What leaves this module can be
+trusted by index.
 """
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from errors import InputError
+from eval.faults import Fault, Faults, listed, offenders, unique
 from eval.layout import Field
-from eval.records import absent, columns, listed, offenders, unique
+from eval.records import NEGATIVE_SIZE, absent, columns, wrong_value
 from eval.stream import JsonFile
 
 WRITE_CHUNK = 20_000         # detections turned into text at a time: bounds the memory of write_detections
@@ -22,6 +25,8 @@ ANNOTATION = {"image_id": Field("integer"), "category_id": Field("integer"), "bb
               "difficult": Field("flag", required=False), "id": Field("integer", required=False)}
 IMAGE = CATEGORY = {"id": Field("integer")}
 LISTS = ("images", "annotations", "categories")
+NEGATIVE_AREA = Fault("a negative area", "Give square pixels, or leave 'area' out.")
+NO_TEXT = Fault("a name with half a character in it (a lone surrogate)", "Write the name anew.")
 
 
 @dataclass
@@ -101,9 +106,9 @@ def read_ground_truth_arrays(path: str | os.PathLike) -> GroundTruthArrays:
             lists.pop(key, None)                          # of equal keys json takes the last
             is_list = file.peek() == "["
             if is_list and key == "images":
-                lists[key] = _gather(file.records(IMAGE), IMAGE, source, "image")
+                lists[key] = _gather(file.records(IMAGE), IMAGE, source, "images")
             elif is_list and key == "annotations":
-                lists[key] = _gather(file.records(ANNOTATION), ANNOTATION, source, "annotation")
+                lists[key] = _gather(file.records(ANNOTATION), ANNOTATION, source, "annotations")
             elif is_list and key == "categories":
                 lists[key] = file.value()
             else:
@@ -119,7 +124,7 @@ def read_detections(path: str | os.PathLike, ground_truth: dict | GroundTruthArr
     with JsonFile(path) as file:
         if file.peek() != "[":
             raise _no_detections({} if file.peek() == "{" else file.value(), source)
-        found = _gather(file.records(DETECTION), DETECTION, source, "detection")
+        found = _gather(file.records(DETECTION), DETECTION, source, "detections")
         file.finish()
     detections = DetectionArrays(found["image_id"], found["category_id"], found["bbox"], found["score"])
     check_detections(detections, truth, source)
@@ -154,7 +159,7 @@ def write_detections(path: str | os.PathLike, detections: DetectionArrays) -> No
     that JSON cannot hold (NaN, infinity).
     """
     path = Path(path)
-    _require_finite(detections, str(path))
+    _not_finite(detections, str(path)).refuse(len(detections))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="ascii") as file:
@@ -191,9 +196,9 @@ def ground_truth_arrays(ground_truth: dict | GroundTruthArrays, source: str = "g
         raise _no_ground_truth(ground_truth, source)
     lists = {key: ground_truth[key] for key in LISTS if isinstance(ground_truth.get(key), list)}
     if "images" in lists:
-        lists["images"] = columns(lists["images"], IMAGE, source, "image")
+        lists["images"] = _gather([lists["images"]], IMAGE, source, "images")
     if "annotations" in lists:
-        lists["annotations"] = columns(lists["annotations"], ANNOTATION, source, "annotation")
+        lists["annotations"] = _gather([lists["annotations"]], ANNOTATION, source, "annotations")
     return _ground_truth(lists, source)
 
 
@@ -204,24 +209,37 @@ def _ground_truth(lists: dict, source: str) -> GroundTruthArrays:
             raise InputError(f"{source}: has no list '{key}'. COCO ground truth needs images, annotations, categories.")
     images, annotations, categories = (lists[key] for key in LISTS)
     image_ids = unique(images["id"], source, "image")
-    numbers = columns(categories, CATEGORY, source, "category")["id"]
+    numbers = _gather([categories], CATEGORY, source, "categories")["id"]
     category_ids = unique(numbers, source, "category")
-    names = {number: str(category.get("name", number)) for number, category in zip(numbers.tolist(), categories, strict=True)}
+    names = _names(numbers, categories, source)
     category_names = [names[number] for number in category_ids.tolist()]
-    if len(set(category_names)) < len(category_names):
-        twice = next(name for name in category_names if category_names.count(name) > 1)
-        raise InputError(f"{source}: two categories are named '{twice}'. Give each category a name of its own.")
     boxes = annotations["bbox"]
     area = np.where(np.isnan(annotations["area"]), boxes[:, 2] * boxes[:, 3], annotations["area"])
-    if (area < 0).any():
-        first = int((area < 0).argmax())
-        raise InputError(f"{source}: {int((area < 0).sum())} of {len(area)} annotations have a negative area, the first is "
-                         f"annotation {annotations['id'][first]} with {area[first]}. Give square pixels, or leave 'area' out.")
+    faults = Faults(source, "annotations")
+    faults.add_where(NEGATIVE_AREA, area < 0, lambda k: (
+        f"id {annotations['id'][k]} (image {annotations['image_id'][k]})", f"area {area[k]}"))
+    faults.refuse(len(area))
     return GroundTruthArrays(
         image_ids, category_ids, category_names,
         _index(annotations["image_id"], image_ids, source, "image", "images"),
         _index(annotations["category_id"], category_ids, source, "category", "categories"),
         boxes, area, annotations["iscrowd"], annotations["id"], annotations["difficult"])
+
+
+def _names(numbers: np.ndarray, categories: list[dict], source: str) -> dict[int, str]:
+    """Category id -> name, its id where it has none; InputError when two are alike or one cannot be written down."""
+    names = {number: str(category.get("name", number)) for number, category in zip(numbers.tolist(), categories, strict=True)}
+    faults = Faults(source, "categories")
+    for number, name in names.items():
+        # JSON can spell half of a character that takes two units of UTF-16; it cannot be printed, drawn or written
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            faults.add(NO_TEXT, f"id {number}", f"name {ascii(name)}")
+    faults.refuse(len(names))
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise InputError(f"{source}: more than one category is named {listed([repr(name) for name in twice])}. Give each "
+                         "category a name of its own.")
+    return names
 
 
 def _index(values: np.ndarray, known: np.ndarray, source: str, kind: str, kinds: str) -> np.ndarray:
@@ -237,47 +255,55 @@ def detection_arrays(results: Sequence[dict], source: str = "detections") -> Det
     """Check a list of COCO results and turn it into arrays; `source` names it in messages. Raises InputError."""
     if not isinstance(results, list | tuple):
         raise _no_detections(results, source)
-    found = columns(results, DETECTION, source, "detection")
+    found = _gather([results], DETECTION, source, "detections")
     return DetectionArrays(found["image_id"], found["category_id"], found["bbox"], found["score"])
 
 
-def _gather(batches: Iterator[dict[str, np.ndarray] | list], fields: dict[str, Field], source: str,
-            kind: str) -> dict[str, np.ndarray]:
-    """One array a field from what JsonFile.records yields."""
+def _gather(batches: Iterable[dict[str, np.ndarray] | Sequence], fields: dict[str, Field], source: str,
+            kinds: str) -> dict[str, np.ndarray]:
+    """One array a field from records as JsonFile.records yields them; InputError when some are not in order."""
     parts = {key: [absent(field, 0, 0)] for key, field in fields.items()}
+    faults = Faults(source, kinds)
     number = 0
     for batch in batches:
-        if isinstance(batch, list):
-            batch = columns(batch, fields, source, kind, number)
-        count = len(next(iter(batch.values())))
+        if isinstance(batch, dict):
+            count = len(next(iter(batch.values())))
+        else:
+            count = len(batch)
+            batch = columns(batch, fields, faults, number)
         for key, field in fields.items():
             parts[key].append(batch[key] if key in batch else absent(field, number, count))
         number += count
+        if faults.are_enough:
+            faults.refuse(number, complete=False)
+    faults.refuse(number)
     # one field at a time, so that the parts of all and the whole of all never exist together
     return {key: np.concatenate(parts.pop(key)) for key in fields}
 
 
 def check_detections(detections: DetectionArrays, truth: GroundTruthArrays, source: str = "detections") -> None:
     """Raise InputError unless every number is finite, every size >= 0 and every image one of the ground truth's."""
-    _require_finite(detections, source)
-    negative = (detections.boxes[:, 2:] < 0).any(1)
-    if negative.any():
-        first = int(negative.argmax())
-        raise InputError(f"{source}: detection {first} (image {detections.image_ids[first]}) has a negative size, bbox "
-                         f"{detections.boxes[first].tolist()}. Boxes are x, y, width, height.")
+    faults = _not_finite(detections, source)
+    faults.add_where(NEGATIVE_SIZE, (detections.boxes[:, 2:] < 0).any(1), _shown(detections, "bbox", detections.boxes))
+    faults.refuse(len(detections))
     unknown = ~np.isin(detections.image_ids, truth.image_ids)
     if unknown.any():
         raise InputError(f"{source}: {offenders(detections.image_ids, unknown, 'image', 'images')}, which the ground "
                          "truth does not list. Score against the ground truth they were predicted on.")
 
 
-def _require_finite(detections: DetectionArrays, source: str) -> None:
-    bad = ~(np.isfinite(detections.boxes).all(1) & np.isfinite(detections.scores))
-    if bad.any():
-        first = int(bad.argmax())
-        raise InputError(f"{source}: detection {first} (image {detections.image_ids[first]}) is not finite: bbox "
-                         f"{detections.boxes[first].tolist()}, score {float(detections.scores[first])}. "
-                         "Mend what wrote it; a diverged model predicts NaN.")
+def _not_finite(detections: DetectionArrays, source: str) -> Faults:
+    """The detections that hold NaN or infinity."""
+    boxes, scores = detections.boxes, detections.scores
+    faults = Faults(source, "detections")
+    faults.add_where(wrong_value("bbox", "box"), ~np.isfinite(boxes).all(1), _shown(detections, "bbox", boxes))
+    faults.add_where(wrong_value("score", "number"), ~np.isfinite(scores), _shown(detections, "score", scores))
+    return faults
+
+
+def _shown(detections: DetectionArrays, key: str, values: np.ndarray) -> Callable[[int], tuple[str, str]]:
+    """For Faults.add_where: how a message calls a detection, and the value of it that is wrong."""
+    return lambda place: (f"number {place} (image {detections.image_ids[place]})", f"{key} {values[place].tolist()}")
 
 
 def _no_ground_truth(content: object, source: str) -> InputError:

@@ -1,39 +1,40 @@
-"""Lists of dicts -> arrays, and what is said of a record that is not in order: one line with culprit and remedy."""
+"""Lists of dicts -> arrays, and what can be wrong with a record."""
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from errors import InputError
+from eval.faults import Fault, Faults
 from eval.layout import Field
 
-SHOWN = 5                    # offenders named in a message
-_WANTED = {"integer": "it must be an integer", "number": "it must be a finite number",
-           "box": "it must be four finite numbers x, y, width, height"}
+_WANTED = {"integer": ("an integer", "Give whole numbers."),
+           "number": ("a finite number", "Mend what wrote it; a diverged model predicts NaN."),
+           "box": ("four finite numbers", "Boxes are x, y, width, height; a diverged model predicts NaN.")}
+NEGATIVE_SIZE = Fault("a negative size", "Boxes are x, y, width, height; clip or remove them.")
 
 
-def columns(records: Sequence[dict], fields: dict[str, Field], source: str, kind: str,
-            number: int = 0) -> dict[str, np.ndarray]:
+def columns(records: Sequence[dict], fields: dict[str, Field], faults: Faults, number: int = 0) -> dict[str, np.ndarray]:
     """Check records and turn them into arrays.
 
     Args:
-        source, kind: how messages call the file and a record.
+        faults: takes what is wrong with them.
         number: of the first record, from 0.
     Returns:
-        Key -> (R,) or (R, 4), by the field's kind; where a record lacks it, as in `absent`.
-    Raises:
-        InputError: names the first record that is not in order.
+        Key -> (R,) or (R, 4), by the field's kind; where a record lacks it, as in `absent`. Nothing when a record is not in
+        order.
     """
     arrays = {key: _array(records, key, field) for key, field in fields.items()}
-    if any(array is None for array in arrays.values()):
-        # a record is not in order, or lacks what it need not have, or holds numbers of many kinds
-        for place, record in enumerate(records, number):
-            _check(record, place, fields, source, kind)
-        for key in [key for key, array in arrays.items() if array is None]:
-            arrays[key] = absent(fields[key], number, len(records))
-            for place, record in enumerate(records):
-                if key in record:
-                    arrays[key][place] = record[key]
+    if all(array is not None for array in arrays.values()):
+        return arrays
+    # a record is not in order, or lacks what it need not have, or holds numbers of many kinds
+    in_order = [_check(record, place, fields, faults) for place, record in enumerate(records, number)]
+    if not all(in_order):
+        return {}
+    for key in [key for key, array in arrays.items() if array is None]:
+        arrays[key] = absent(fields[key], number, len(records))
+        for place, record in enumerate(records):
+            if key in record:
+                arrays[key][place] = record[key]
     return arrays
 
 
@@ -73,25 +74,35 @@ def _array(records: Sequence[dict], key: str, field: Field) -> np.ndarray | None
     return array.astype(np.float64)
 
 
-def _check(record: object, place: int, fields: dict[str, Field], source: str, kind: str) -> None:
-    """Raise InputError when the record is not in order."""
+def _check(record: object, place: int, fields: dict[str, Field], faults: Faults) -> bool:
+    """Whether a record is in order."""
     if not isinstance(record, dict):
-        raise InputError(f"{source}: {kind} {place} is a {type(record).__name__}, not an object with "
-                         f"'{next(iter(fields))}'. Write it as COCO does.")
-    name = f"{kind} {record['id']}" if "id" in record else f"{kind} number {place}"
-    if "image_id" in record:
-        name += f" (image {record['image_id']})"
-    for key, field in fields.items():
-        if key not in record:
-            if field.required:
-                raise InputError(f"{source}: {name} has no '{key}'. Add it.")
-            continue
-        value = record[key]
-        if not _is_in_order(value, field.kind):
-            raise InputError(f"{source}: {name} has {key} {_short(value)}; {_WANTED[field.kind]}.")
-        if field.kind == "box" and min(value[2:]) < 0:
-            raise InputError(f"{source}: {name} has a negative size, bbox {[float(number) for number in value]}. "
-                             "Boxes are x, y, width, height; clip or remove it.")
+        wanted = ", ".join(key for key, field in fields.items() if field.required)
+        faults.add(Fault("the wrong type", f"Each is an object with {wanted}."), f"number {place}", _short(record))
+        return False
+    found = [(fault, key) for key, field in fields.items() if (fault := _fault(record, key, field))]
+    if found:
+        name = f"id {record['id']}" if _is_in_order(record.get("id"), "integer") else f"number {place}"
+        if "image_id" in record:
+            name += f" (image {_short(record['image_id'])})"
+        for fault, key in found:
+            faults.add(fault, name, f"{key} {_short(record[key])}" if key in record else "")
+    return not found
+
+
+def _fault(record: dict, key: str, field: Field) -> Fault | None:
+    """What is wrong with a field of a record."""
+    if key not in record:
+        return Fault(f"no '{key}'", "Add it.") if field.required else None
+    if not _is_in_order(record[key], field.kind):
+        return wrong_value(key, field.kind)
+    return NEGATIVE_SIZE if field.kind == "box" and min(record[key][2:]) < 0 else None
+
+
+def wrong_value(key: str, kind: str) -> Fault:
+    """The fault of a value that is not of its field's kind."""
+    wanted, remedy = _WANTED[kind]
+    return Fault(f"{'an' if key[0] in 'aeiou' else 'a'} {key} that is not {wanted}", remedy)
 
 
 def _is_in_order(value: object, kind: str) -> bool:
@@ -114,26 +125,3 @@ def _is_number(value: object) -> bool:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def unique(ids: np.ndarray, source: str, kind: str) -> np.ndarray:
-    """(N,) -> (N,) ascending; InputError when an id stands twice."""
-    ids = np.sort(ids)
-    twice = ids[1:] == ids[:-1]
-    if twice.any():
-        raise InputError(f"{source}: {kind} id {ids[1:][twice][0]} stands twice. Give each {kind} an id of its own.")
-    return ids
-
-
-def offenders(values: np.ndarray, wrong: np.ndarray, kind: str, kinds: str) -> str:
-    """How many of all values are wrong, and the first of them by value."""
-    ids = list(dict.fromkeys(values[wrong].tolist()))
-    return f"{int(wrong.sum())} of {len(values)} name {kind if len(ids) == 1 else kinds} {listed(ids)}"
-
-
-def listed(ids: Sequence[int] | np.ndarray) -> str:
-    """The first ids and how many more there are."""
-    if len(ids) == 0:
-        return "none"
-    more = "" if len(ids) <= SHOWN else f" and {len(ids) - SHOWN} more"
-    return ", ".join(str(number) for number in ids[:SHOWN]) + more

@@ -127,7 +127,7 @@ class JsonFile:
                 self._at += size
                 yield columns
             if 2 * size > len(window):
-                reach, batch = CHUNK, 1
+                reach, batch = min(2 * reach, CHUNK), 1
                 continue
             # Here stands a record of another kind, or the last one. The longer that goes on, the more is left to json.
             values, record, separator, more = self._elements(batch)
@@ -158,7 +158,7 @@ class JsonFile:
                     more = text[after] == ","
                     start, stop, place = place, end, beyond if more else after + 1
             except (ValueError, RecursionError) as error:
-                if not values:                            # else the caller looks at these first
+                if not values:                            # else these come first, and the next call finds it again
                     self._refuse_if_certain(error, text, place, complete)
             if values:
                 self._at += _size(text, place)

@@ -26,8 +26,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.coco import RECALL_POINTS, grouped
+from eval.coco import RECALL_POINTS
 from eval.files import DetectionArrays, GroundTruthArrays, load_detections, load_ground_truth
+from eval.grouping import blocks, class_edges, grouped, truth_groups
 from eval.matching import IGNORED, TRUE, UNMATCHED, list_pairs, match
 
 IOU_THRESHOLD = np.array([0.5])
@@ -35,14 +36,16 @@ COCO_LIMIT = 100        # detections of a class in an image that COCO looks at
 DEFINITIONS = ("AP50_voc07", "AP50_voc12", "AP50_coco")
 
 
-class _Grouped(NamedTuple):
-    """Known detections by (class, image, falling score). Group = class * number of images + image."""
+class _Block(NamedTuple):
+    """Detections by group and falling score, and the objects of these groups."""
 
-    group: np.ndarray           # (D,) int64, ascending
+    group: np.ndarray           # (D,) ascending
     boxes: np.ndarray           # (D, 4) float64 xywh px
-    scores: np.ndarray          # (D,)
-    truth_group: np.ndarray     # (N,) int64, in the order of the file
-    num_images: int
+    truth_group: np.ndarray     # (N,) in the order of the file
+    truth_boxes: np.ndarray     # (N, 4)
+    crowd: np.ndarray           # (N,) bool
+    ignored: np.ndarray         # (N,) bool, crowd or difficult
+    annotation_ids: np.ndarray  # (N,)
 
 
 def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
@@ -61,21 +64,18 @@ def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     truth = load_ground_truth(ground_truth)
     detections = load_detections(detections, truth)
 
-    ignored = truth.difficult | truth.crowd
-    num_images = len(truth.image_ids)
+    objects = np.bincount(truth.category_index[~(truth.difficult | truth.crowd)], minlength=len(truth.category_ids))
     order, group, rank = grouped(detections, truth)
-    found = _Grouped(group, detections.boxes[order], detections.scores[order],
-                     truth.category_index * num_images + truth.image_index, num_images)
-    within = rank < COCO_LIMIT
-    limited = found._replace(group=found.group[within], boxes=found.boxes[within], scores=found.scores[within])
-    num_classes = len(truth.category_ids)
-    objects = np.bincount(truth.category_index[~ignored], minlength=num_classes)
-    by_voc = _envelopes(_match_as_voc(found, truth, ignored), found, num_classes)
-    by_coco = _envelopes(_match_as_coco(limited, truth, ignored), limited, num_classes)
+    by_voc, by_coco = _matched(detections.boxes, order, group, rank, truth)
+    edges = class_edges(group, truth)
 
     per_class = {}
     for k, name in enumerate(truth.category_names):
-        values = (_voc07(by_voc[k], objects[k]), _voc12(by_voc[k], objects[k]), _coco(by_coco[k], objects[k]))
+        mine = slice(edges[k], edges[k + 1])
+        # equal scores stay in the order of their images' ids, then of the file
+        ranking = np.argsort(-detections.scores[order[mine]], kind="stable")
+        voc, coco = _envelope(by_voc[mine][ranking]), _envelope(by_coco[mine][ranking])
+        values = (_voc07(voc, objects[k]), _voc12(voc, objects[k]), _coco(coco, objects[k]))
         per_class[name] = dict(zip(DEFINITIONS, values if objects[k] else (-1.0,) * 3, strict=True))
     means = {}
     for name in DEFINITIONS:
@@ -84,47 +84,60 @@ def evaluate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     return {**means, "per_class": per_class}
 
 
-def _match_as_voc(found: _Grouped, truth: GroundTruthArrays, ignored: np.ndarray) -> np.ndarray:
-    """(D,) uint8: TRUE, UNMATCHED (a false positive) or IGNORED, by VOC's rule."""
+def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, rank: np.ndarray,
+             truth: GroundTruthArrays) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) uint8 each: TRUE, UNMATCHED (a false positive) or IGNORED, by VOC's rule and by COCO's.
+
+    `order`, `group` and `rank` are as in eval/grouping.py.
+    """
+    by_voc = np.empty(len(order), np.uint8)
+    by_coco = np.full(len(order), IGNORED, np.uint8)            # as is what lies beyond COCO's limit
+    truth_group = truth_groups(truth)
+    for place, own in blocks(group, truth_group):
+        crowd, difficult = truth.crowd[own], truth.difficult[own]
+        block = _Block(group[place], boxes[order[place]], truth_group[own], truth.boxes[own], crowd, crowd | difficult,
+                       truth.annotation_ids[own])
+        by_voc[place] = _match_as_voc(block)
+        within = rank[place] < COCO_LIMIT
+        by_coco[place][within] = _match_as_coco(block._replace(group=block.group[within], boxes=block.boxes[within]))
+    return by_voc, by_coco
+
+
+def _match_as_voc(block: _Block) -> np.ndarray:
+    """(D,) uint8, the outcome for each detection."""
     # Pairs come by IoU, then by ground truth. With the truths listed from the last, the last pair of a detection is its
     # highest IoU and, of equal ones, the first in the file: VOC's choice.
-    pairs = list_pairs(found.group, found.boxes, found.truth_group[::-1], truth.boxes[::-1],
-                       np.zeros(len(ignored), bool), IOU_THRESHOLD)
+    pairs = list_pairs(block.group, block.boxes, block.truth_group[::-1], block.truth_boxes[::-1],
+                       np.zeros(len(block.ignored), bool), IOU_THRESHOLD)
     best = np.flatnonzero(np.diff(pairs.detection, append=-1))
-    detection, chosen = pairs.detection[best], len(ignored) - 1 - pairs.truth[best]
-    outcome = np.full(len(found.group), UNMATCHED, np.uint8)
-    outcome[detection[ignored[chosen]]] = IGNORED
-    detection, chosen = detection[~ignored[chosen]], chosen[~ignored[chosen]]
+    detection, chosen = pairs.detection[best], len(block.ignored) - 1 - pairs.truth[best]
+    outcome = np.full(len(block.group), UNMATCHED, np.uint8)
+    ignored = block.ignored[chosen]
+    outcome[detection[ignored]] = IGNORED
+    detection, chosen = detection[~ignored], chosen[~ignored]
     _, first = np.unique(chosen, return_index=True)     # those of one object share a group, so the first is the strongest
     outcome[detection[first]] = TRUE
     return outcome
 
 
-def _match_as_coco(found: _Grouped, truth: GroundTruthArrays, ignored: np.ndarray) -> np.ndarray:
+def _match_as_coco(block: _Block) -> np.ndarray:
     """The same by COCO's rule; an ignored object is never used up, as a crowd is not."""
-    pairs = list_pairs(found.group, found.boxes, found.truth_group, truth.boxes, truth.crowd, IOU_THRESHOLD)
-    candidates, status = match(pairs, found.group, ~ignored[:, None], ignored, truth.annotation_ids, len(IOU_THRESHOLD))
-    outcome = np.full(len(found.group), UNMATCHED, np.uint8)
+    pairs = list_pairs(block.group, block.boxes, block.truth_group, block.truth_boxes, block.crowd, IOU_THRESHOLD)
+    candidates, status = match(pairs, block.group, ~block.ignored[:, None], block.ignored, block.annotation_ids,
+                               len(IOU_THRESHOLD))
+    outcome = np.full(len(block.group), UNMATCHED, np.uint8)
     outcome[candidates] = status[:, 0, 0]
     return outcome
 
 
-def _envelopes(outcome: np.ndarray, found: _Grouped, num_classes: int) -> list[np.ndarray]:
-    """For each class the interpolated precision at each of its true positives, by falling score.
+def _envelope(outcome: np.ndarray) -> np.ndarray:
+    """The interpolated precision at each true positive of one class, from the outcomes (d,) by falling score.
 
     The highest precision at this recall or beyond. It needs no other place: between two true positives precision falls.
     """
-    label = found.group // max(found.num_images, 1)
-    ranking = np.lexsort((-found.scores, label))
-    outcome = outcome[ranking]
-    edges = np.searchsorted(label, np.arange(num_classes + 1))
-    envelopes = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        mine = outcome[start:stop]
-        hits = np.flatnonzero(mine == TRUE)
-        precision = np.arange(1, len(hits) + 1) / np.cumsum(mine != IGNORED)[hits]
-        envelopes.append(np.maximum.accumulate(precision[::-1])[::-1])
-    return envelopes
+    hits = np.flatnonzero(outcome == TRUE)
+    precision = np.arange(1, len(hits) + 1) / np.cumsum(outcome != IGNORED)[hits]
+    return np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def _voc07(envelope: np.ndarray, objects: int) -> float:

@@ -113,6 +113,8 @@ BAD = {
     "repeated category name": (spoil("categories", 1, "name", value="alpha"), "'alpha' twice"),
     "no category": (spoil("categories", value=[]), "declares no category"),
     "category without a name": (drop("categories", 0, "name"), "needs a whole number 'id' and a text 'name'"),
+    "category with half a character": (
+        spoil("categories", 1, "name", value="b\ud800"), r"category 5 has a name with half a character.* 'b\\ud800'"),
     "image without a name": (drop("images", 0, "file_name"), "image 100 has no 'file_name'"),
     "image of an impossible size": (spoil("images", 0, "width", value=10**400), "image 100 .*has the size 1000"),
     "image without a size": (drop("images", 0, "width"), "image 100 .*size None x"),

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from engine import charts
-from engine.charts import FIGURE, FOUND, draw_charts, precision_recall
+from engine.charts import FIGURE, FOUND, confusion, draw_charts, precision_recall
 from engine.sheet import Sheet
 from eval.coco import AITOD, IOU_THRESHOLDS, RECALL_POINTS, Curves
+from eval.diagnosis import Diagnosis
 from eval.files import detection_arrays
 from eval.scoring import PROTOCOLS, score
 
@@ -37,6 +38,37 @@ def test_any_number_of_classes_has_room(classes):
     picture = precision_recall(Curves(np.full((10, 101, classes, 5, 3), 0.5), np.full((10, classes, 5, 3), 0.5),
                                       ["a class with a long name"] * classes, AITOD))
     assert (picture[:, -8:] == 255).all() and (picture[-4:] == 255).all()       # nothing touches the border
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Every text that is put on a sheet."""
+    texts = []
+    original = Sheet.text
+    monkeypatch.setattr(Sheet, "text", lambda self, text, *a, **k: texts.append(text) or original(self, text, *a, **k))
+    return texts
+
+
+def test_of_a_thousand_classes_those_that_are_confused_are_drawn(written):
+    """Class k has k objects, all found; only 7 and 901 are taken for each other. So 7, 901 and the 98 with most objects."""
+    counts = np.zeros((1001, 1001), np.int64)
+    np.fill_diagonal(counts, np.arange(1001))
+    counts[7, 901], counts[901, 7], counts[1000, 1000] = 1, 2, 0
+    picture = confusion(Diagnosis(counts, np.ones(3), np.ones(3, bool), [f"class {k}" for k in range(1000)], 0.25))
+    assert max(picture.shape) < 3000
+    expected = [f"class {k}" for k in (7, *range(901, 1000))]
+    assert [text for text in written[::2] if text.startswith("class")] == expected
+    assert any(text.endswith("Of 1,000 classes only the 100 that are confused most are drawn.") for text in written)
+
+
+def test_of_a_thousand_curves_the_best_and_the_worst_are_drawn(written):
+    precision = np.tile(np.linspace(0, 1, 1000)[:, None, None], (10, 101, 1, 5, 3))
+    picture = precision_recall(Curves(precision, np.ones((10, 1000, 5, 3)), [f"class {k}" for k in range(1000)], AITOD))
+    assert max(picture.shape) < 3000
+    assert [text for text in written if text.startswith("class")] == [
+        f"class {k}" for k in (*range(999, 949, -1), *range(49, -1, -1))]
+    assert any(text.endswith("Of 1,000 classes only the 50 best and the 50 worst are drawn.") for text in written)
+    assert {"50.0"} <= set(written)                                     # the mean is of all classes
 
 
 def test_a_curve_runs_through_its_values():

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from eval.diagnosis import diagnose
+from eval import grouping
+from eval.diagnosis import _greedy, diagnose
 from eval.files import detection_arrays, ground_truth_arrays
 
 
@@ -43,12 +44,33 @@ def by_loop(ground_truth, detections, score, overlap):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_equals_a_loop_on_random_scenes(seed, random_scene, overlap):
+def test_equals_a_loop_on_random_scenes(seed, random_scene, overlap, monkeypatch):
+    """In one block of detections, and image by image."""
+    monkeypatch.setattr(grouping, "BLOCK", (1, 30, 1 << 20)[seed % 3])
     ground_truth, detections = random_scene(seed)
     diagnosis = diagnose(ground_truth_arrays(ground_truth), detection_arrays(detections), score=0.3)
     counts, found, sides = by_loop(ground_truth, detections, 0.3, overlap)
     assert diagnosis.confusion.tolist() == counts.tolist()
     assert diagnosis.found.tolist() == found and diagnosis.sides.tolist() == pytest.approx(sides)
+
+
+def one_after_the_other(detection, truth, num_detections):
+    partner = [-1] * num_detections
+    for d, t in zip(detection, truth, strict=True):
+        if partner[d] < 0 and t not in partner:
+            partner[d] = t
+    return partner
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pairs_taken_many_at_a_time_are_those_taken_one_after_the_other(seed):
+    """At random, and in a chain: each detection prefers the truth of the one before, so that each choice waits for another."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 80))
+    chain = np.repeat(np.arange(count), 2), np.maximum(np.arange(-1, 2 * count - 1) // 2, 0)
+    for detection, truth in ((rng.integers(0, 12, count), rng.integers(0, 9, count)), chain):
+        partner = _greedy(detection, truth, 80, 80)
+        assert partner.tolist() == one_after_the_other(detection.tolist(), truth.tolist(), 80)
 
 
 def test_a_ship_taken_for_a_vehicle_is_a_confusion_and_a_second_detection_an_alarm():

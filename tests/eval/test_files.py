@@ -1,13 +1,24 @@
-"""Reading: a bad file is refused in one line that names file, culprit and remedy. Writing: nothing is lost."""
+"""Reading: a bad file is refused in one line that names file, culprits and remedy. Writing: nothing is lost."""
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from errors import InputError
+from eval import stream
 from eval.coco import evaluate
-from eval.files import DetectionArrays, read_detections, read_ground_truth, write_detections
+from eval.files import (
+    DetectionArrays,
+    check_detections,
+    detection_arrays,
+    ground_truth_arrays,
+    read_detections,
+    read_ground_truth,
+    read_ground_truth_arrays,
+    write_detections,
+)
 
 GROUND_TRUTH = {
     "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
@@ -59,20 +70,20 @@ def test_exchanged_files_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"bbox": [0, 0, 4]}, "bbox [0, 0, 4]; it must be four finite numbers"),
+    ({"bbox": [0, 0, 4]}, "has a bbox that is not four finite numbers: number 1 (image 1) with bbox [0, 0, 4]. "),
     ({"bbox": [0, 0, 4, None]}, "four finite numbers"),
     ({"bbox": [0, 0, 4, "4"]}, "four finite numbers"),
     ({"bbox": [0, 0, 4, math.nan]}, "four finite numbers"),
     ({"bbox": [0, 0, math.inf, 4]}, "four finite numbers"),
     ({"bbox": 7}, "four finite numbers"),
-    ({"bbox": [0, 0, -4, 4]}, "negative size, bbox [0.0, 0.0, -4.0, 4.0]"),
-    ({"score": math.nan}, "score nan; it must be a finite number"),
-    ({"score": "0.5"}, "score '0.5'; it must be a finite number"),
-    ({"score": None}, "score None"),
-    ({"score": [0.5]}, "score [0.5]"),
-    ({"score": 10 ** 400}, "it must be a finite number"),
-    ({"image_id": "1"}, "image_id '1'; it must be an integer"),
-    ({"image_id": 1.5}, "image_id 1.5; it must be an integer"),
+    ({"bbox": [0, 0, -4, 4]}, "1 of 2 detections has a negative size: number 1 (image 1) with bbox [0, 0, -4, 4]. "),
+    ({"score": math.nan}, "has a score that is not a finite number: number 1 (image 1) with score nan. "),
+    ({"score": "0.5"}, "with score '0.5'"),
+    ({"score": None}, "with score None"),
+    ({"score": [0.5]}, "with score [0.5]"),
+    ({"score": 10 ** 400}, "a score that is not a finite number"),
+    ({"image_id": "1"}, "has an image_id that is not an integer: number 1 (image '1') with image_id '1'. "),
+    ({"image_id": 1.5}, "with image_id 1.5"),
     ({"image_id": 7}, "1 of 2 name image 7, which the ground truth does not list"),
     ({"category_id": 4}, "1 of 2 name category 4; the ground truth declares 3, 5"),
 ])
@@ -86,24 +97,65 @@ def test_a_bad_detection_is_named(tmp_path, change, told):
 def test_a_missing_key_of_a_detection_is_named(tmp_path, key):
     lacking = {name: value for name, value in DETECTION.items() if name != key}
     message = message_of(read_detections, write(tmp_path, [DETECTION, lacking]), GROUND_TRUTH)
-    assert f"detection number 1 {'' if key == 'image_id' else '(image 1) '}has no '{key}'" in message
+    assert f"1 of 2 detections has no '{key}': number 1{'' if key == 'image_id' else ' (image 1)'}. Add it." in message
 
 
 def test_a_detection_that_is_no_object_is_named(tmp_path):
-    assert "detection 1 is a int" in message_of(read_detections, write(tmp_path, [DETECTION, 3]), GROUND_TRUTH)
+    message = message_of(read_detections, write(tmp_path, [DETECTION, 3]), GROUND_TRUTH)
+    assert "1 of 2 detections has the wrong type: number 1 with 3. Each is an object with image_id, category_id, " in message
 
 
-def test_of_many_unknown_images_the_first_are_named(tmp_path):
-    file = write(tmp_path, [DETECTION | {"image_id": number} for number in range(1, 12)])
-    assert "9 of 11 name images 3, 4, 5, 6, 7 and 4 more" in message_of(read_detections, file, GROUND_TRUTH)
+BAD = [{"bbox": [0, 0, -4, 4], "image_id": 2}, {"score": math.nan}, {"bbox": [0, 0, 4]}]
+
+
+@pytest.mark.parametrize("chunk", [64, 500, 1 << 19])
+def test_of_many_bad_detections_the_first_are_named_and_all_are_counted(tmp_path, monkeypatch, chunk):
+    """In a file that is read in blocks as in a list; what is wrong in other ways is counted too."""
+    monkeypatch.setattr(stream, "CHUNK", chunk)
+    records = [dict(DETECTION) for _ in range(3000)]
+    for place in range(30, 3000, 270):                          # 30, 300, 570, ...: eleven
+        records[place] |= BAD[0]
+    for place in (1000, 2000, 2999):
+        records[place] |= BAD[1]
+    records[2500] |= BAD[2] | BAD[1]
+    file = write(tmp_path, records)
+    for message in (message_of(read_detections, file, GROUND_TRUTH), message_of(detection_arrays, records, str(file))):
+        assert message == (
+            f"{file}: 11 of 3000 detections have a negative size: number 30 (image 2) with bbox [0, 0, -4, 4], number 300 "
+            "(image 2), number 570 (image 2), number 840 (image 2), number 1110 (image 2) and 6 more. Boxes are x, y, width, "
+            "height; clip or remove them. Besides, 4 have a score that is not a finite number, 1 has a bbox that is not "
+            "four finite numbers.")
+
+
+def test_of_many_bad_arrays_the_first_are_named_and_all_are_counted():
+    found = random_detections(20)
+    found.scores[3:11] = np.nan
+    found.boxes[7, 2] = -1
+    found.boxes[9, 0] = np.inf
+    found.image_ids[:] = 2
+    message = message_of(check_detections, found, ground_truth_arrays(GROUND_TRUTH))
+    assert message.startswith("detections: 1 of 20 detections has a bbox that is not four finite numbers: number 9 (image 2) ")
+    assert message.endswith("Besides, 8 have a score that is not a finite number, 1 has a negative size.")
+    found.boxes[9, 0] = 0
+    assert ("8 of 20 detections have a score that is not a finite number: number 3 (image 2) with score nan, number 4 "
+            "(image 2), number 5 (image 2), number 6 (image 2), number 7 (image 2) and 3 more. "
+            ) in message_of(evaluate, GROUND_TRUTH, found)
+
+
+def test_a_file_full_of_bad_detections_is_not_read_to_its_end(tmp_path):
+    """A diverged model writes NaN millions of times, and to count them all would take minutes."""
+    message = message_of(read_detections, write(tmp_path, [DETECTION | BAD[1]] * 20_000), GROUND_TRUTH)
+    count, total = re.search(r"(\d+) of the first (\d+) detections have a score", message).groups()
+    assert 1000 <= int(count) == int(total) < 4000
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"bbox": [0, 0, -1, 1]}, "annotation 11 (image 2) has a negative size"),
-    ({"bbox": [0, 0, 1]}, "annotation 11 (image 2) has bbox [0, 0, 1]"),
-    ({"area": math.nan}, "has area nan"),
-    ({"area": None}, "has area None"),
-    ({"area": -5}, "1 of 2 annotations have a negative area, the first is annotation 11 with -5.0"),
+    ({"bbox": [0, 0, -1, 1]}, "1 of 2 annotations has a negative size: id 11 (image 2) with bbox [0, 0, -1, 1]. "),
+    ({"bbox": [0, 0, 1]}, "id 11 (image 2) with bbox [0, 0, 1]"),
+    ({"area": math.nan}, "has an area that is not a finite number: id 11 (image 2) with area nan. "),
+    ({"area": None}, "with area None"),
+    ({"area": -5}, "1 of 2 annotations has a negative area: id 11 (image 2) with area -5.0. Give square pixels"),
+    ({"id": "x"}, "1 of 2 annotations has an id that is not an integer: number 1 (image 2) with id 'x'. "),
     ({"image_id": 9}, "1 of 2 name image 9, but the file declares 1, 2"),
     ({"category_id": 9}, "1 of 2 name category 9, but the file declares 3, 5"),
 ])
@@ -121,10 +173,20 @@ def test_a_ground_truth_without_a_list_is_refused(tmp_path, key):
 
 
 def test_ids_and_names_stand_once(tmp_path):
-    twice = GROUND_TRUTH | {"images": [{"id": 1}, {"id": 2}, {"id": 2}]}
-    assert "image id 2 stands twice" in message_of(read_ground_truth, write(tmp_path, twice))
+    twice = GROUND_TRUTH | {"images": [{"id": number} for number in (1, 2, 2, 3, 3, 3)]}
+    assert "more than one image has id 2, 3. " in message_of(read_ground_truth, write(tmp_path, twice))
     twice = GROUND_TRUTH | {"categories": [{"id": 3, "name": "ship"}, {"id": 5, "name": "ship"}]}
-    assert "two categories are named 'ship'" in message_of(read_ground_truth, write(tmp_path, twice))
+    assert "more than one category is named 'ship'. " in message_of(read_ground_truth, write(tmp_path, twice))
+
+
+@pytest.mark.parametrize("read", [read_ground_truth, read_ground_truth_arrays])
+def test_a_name_that_cannot_be_written_down_is_refused(tmp_path, read):
+    """Half of a character is valid JSON, and no UTF-8: printing, drawing and writing a name with it would fail later."""
+    named = GROUND_TRUTH | {"categories": [{"id": 3, "name": "ship \ud800"}, {"id": 5, "name": "\U0001f6f0 vehicle"}]}
+    message = message_of(read, write(tmp_path, named))
+    assert "1 of 2 categories has a name with half a character in it " in message
+    assert "id 3 with name 'ship \\ud800'. " in message
+    message.encode()
 
 
 def test_zero_sizes_are_no_error(tmp_path):
@@ -156,7 +218,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     before = file.read_bytes()
     bad = random_detections(5)
     bad.scores[3] = np.nan
-    assert "detection 3" in message_of(write_detections, file, bad)
+    assert "1 of 5 detections has a score that is not a finite number: number 3 " in message_of(write_detections, file, bad)
     assert file.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 

@@ -112,6 +112,22 @@ def test_olrp_by_hand():
     assert [ship[part] for part in PARTS] == pytest.approx([(0.2 / 0.5 + 1) / 2, 0.2, 0, 0.5, 0.9])
 
 
+@pytest.mark.parametrize(("found", "expected"), [
+    # (x, height, score) of boxes 10 wide; the object is 10 x 10 at x = 0, a crowd reaches from x = 200 on
+    ([(0, 8, 0.5), (90, 8, 0.5)], (0.4, 0.2, 0, 0, 0.5)),       # between equal scores there is a cut too
+    ([(90, 8, 0.9), (0, 5, 0.8)], (1, -1, 1, 1, 0.9)),          # IoU 0.5 is worth nothing: the first of equal minima
+    ([(210, 8, 0.9), (0, 5, 0.8)], (1, -1, -1, 1, 0.9)),        # one on a crowd is no false alarm
+    ([(90, 8, 0.9)], (1, -1, -1, 1, -1)),                       # no true positive: no cut is better than another
+    ([], (1, -1, -1, 1, -1))])
+def test_olrp_follows_the_conventions_of_aitodpycocotools(found, expected):
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "ship"}], "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [200, 0, 90, 90], "iscrowd": 1}]}
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [x, 0, 10, height], "score": score} for x, height, score in found]
+    ship = evaluate(truth, boxes, WITH_OLRP)["per_class"]["ship"]
+    assert [ship[part] for part in PARTS] == pytest.approx(expected, abs=1e-12)
+
+
 def test_olrp_is_added_only_when_asked_for():
     truth, found = scene(0)
     with_it, without = evaluate(truth, found, WITH_OLRP), evaluate(truth, found, AITOD)

@@ -4,6 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from eval import grouping
 from eval.coco import COCO
 from eval.coco import evaluate as evaluate_coco
 from eval.voc import evaluate
@@ -88,7 +89,9 @@ def by_coco(ground_truth, detections, category, overlap):
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_equals_the_loops_on_random_scenes(seed, random_scene, overlap):
+def test_equals_the_loops_on_random_scenes(seed, random_scene, overlap, monkeypatch):
+    """In one block of detections, and in blocks of a few groups."""
+    monkeypatch.setattr(grouping, "BLOCK", (1, 10, 1 << 20)[seed % 3])
     ground_truth, detections = random_scene(seed)
     metrics = evaluate(ground_truth, detections)
     expected = {c["id"]: (*by_the_kit(ground_truth, detections, c["id"], overlap),
