@@ -4,6 +4,7 @@ Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): t
 workers or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers
 which live through all epochs need not be told.
 """
+import math
 import os
 import signal
 import threading
@@ -93,23 +94,27 @@ class EvalDataset(Dataset):
 class TrainSampler(Sampler):
     """This rank's batches of an epoch, as lists of (epoch, index, side).
 
-    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The
-    last batch is filled from the start of the permutation, so that every batch is full and none depends on the number
-    of ranks.
+    The permutation of an epoch is the same on all ranks, and so is the side of a batch; of each global batch a rank takes
+    its contiguous share. The last batch is filled from the start of the permutation, so that every batch is full and none
+    depends on the number of ranks.
 
     Args:
         batch_size: images over all ranks.
         image_size: side of the samples, pixels.
+        multi_scale: the side of each batch is one of the multiples of 32 that lie within this share of image_size.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, image_size: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, count: int, batch_size: int, seed: int, image_size: int, multi_scale: float = 0.0, rank: int = 0,
+        world_size: int = 1,
+    ):
         if batch_size % world_size:
             raise InputError(
                 f"train.batch_size: {batch_size} images cannot be shared equally by {world_size} processes. "
                 f"Use {batch_size // world_size * world_size or world_size}."
             )
         self.count, self.batch_size, self.seed, self.rank, self.world_size = count, batch_size, seed, rank, world_size
-        self.image_size = image_size
+        self.image_size, self.multi_scale = image_size, multi_scale
         self.epoch = self.start = 0
 
     def set_position(self, epoch: int, batch: int) -> None:
@@ -130,7 +135,18 @@ class TrainSampler(Sampler):
         share = self.batch_size // self.world_size
         for batch in range(self.start, len(self)):
             begin = batch * self.batch_size + self.rank * share
-            yield [(self.epoch, int(k), self.image_size) for k in order[begin : begin + share]]
+            side = self._side(batch)
+            yield [(self.epoch, int(k), side) for k in order[begin : begin + share]]
+
+    def sides(self) -> range:
+        """The sides that a batch can have, pixels."""
+        low, high = (self.image_size * (1 + share) / 32 for share in (-self.multi_scale, self.multi_scale))
+        return range(32 * max(math.ceil(low - 1e-9), 1), 32 * math.floor(high + 1e-9) + 1, 32)     # limits are inside
+
+    def _side(self, batch: int) -> int:
+        """Of all samples of a batch, on all ranks."""
+        # The 1 at the end keeps this apart from the draws of the sample with the batch's number.
+        return int(np.random.default_rng((self.seed, self.epoch, batch, 1)).choice(self.sides()))
 
 
 class EvalSampler(Sampler):
@@ -163,8 +179,8 @@ def train_loader(
     workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
 ) -> DataLoader:
     """Batches of augmented samples; `.batch_sampler.set_position` says which come next."""
-    sampler = TrainSampler(len(source), batch_size, seed, image_size, rank, world_size)
-    largest = 3 * image_size**2 * batch_size // world_size
+    sampler = TrainSampler(len(source), batch_size, seed, image_size, augment.multi_scale, rank, world_size)
+    largest = 3 * max(sampler.sides()) ** 2 * batch_size // world_size
     dataset = TrainDataset(source, augment, seed, mosaic_epochs, BatchPool(workers, largest) if workers else None)
     return _loader(dataset, sampler, unchanged, workers, pin_memory)
 

@@ -32,10 +32,12 @@ class AugmentConfig:
     hsv_h: float = 0.015            # hue, saturation and value, up to +- this share
     hsv_s: float = 0.7
     hsv_v: float = 0.4
+    multi_scale: float = 0.0        # the side varies from batch to batch by up to +- this share
     min_box_side: float = 1.0       # a box with a shorter side after the warp is dropped, in pixels
 
     def __post_init__(self):
-        limits = {"degrees": 180, "shear": 89, "min_box_side": float("inf"), "scale": 0.99, "translate": 0.5}
+        limits = {"degrees": 180, "shear": 89, "min_box_side": float("inf"), "scale": 0.99, "translate": 0.5,
+                  "multi_scale": 0.9}
         for name, value in vars(self).items():
             high = limits.get(name, 1)
             if not 0 <= value <= high:

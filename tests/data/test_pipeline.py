@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from data import Targets, collate
 from data.coco import load_coco
 from data.loader import EvalDataset, EvalSampler, TrainDataset, TrainSampler, eval_loader, train_loader
+from data.source import ImageRecord, Source
 from data.transforms import AugmentConfig, letterbox, letterbox_shape
 from errors import InputError
 
@@ -33,6 +35,23 @@ def test_round_trip_to_original_pixels(source, size):
             np.testing.assert_allclose(boxes, source.objects(index)[0], atol=1e-3)
             seen += 1
     assert seen == len(source)
+
+
+@pytest.mark.parametrize(("width", "height", "shape"), [
+    (800, 800, (800, 800)), (800, 600, (608, 800)), (416, 800, (800, 416)), (1600, 1000, (512, 800)), (400, 399, (800, 800)),
+])
+def test_a_tested_image_is_padded_to_the_next_multiple_of_32_and_no_further(tmp_path, width, height, shape):
+    """800 px stay 800, where others make 832 of them."""
+    picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    nothing = np.zeros(0, np.int64)
+    record = ImageRecord(1, str(tmp_path / "a.png"), width, height)
+    source = Source(("a",), (1,), [record], np.zeros((0, 4), np.float32), nothing, np.array((0, 0)))
+    (batch,) = eval_loader(source, 800, batch_size=4, workers=0)
+    assert batch.images.shape == (1, 3, *shape)
+    if 800 in (width, height):
+        assert np.array_equal(batch.images[0, :, :height, :width], picture[..., ::-1].transpose(2, 0, 1))
+        assert (batch.images[0, :, height:] == 114).all() and (batch.images[0, :, :, width:] == 114).all()
 
 
 def test_an_image_of_the_right_size_is_not_touched():
@@ -167,6 +186,38 @@ def test_memory_is_used_again_only_when_a_batch_is_gone(source):
     assert all(torch.equal(*pair) for pair in kept)
 
 
+@pytest.mark.parametrize(("size", "share", "sides"), [
+    (800, 0.0, {800}), (800, 0.1, {736, 768, 800, 832, 864}), (640, 0.2, set(range(512, 769, 32))), (32, 0.9, {32}),
+])
+def test_the_side_of_a_batch_varies_within_its_share(size, share, sides):
+    batches = [b for e in range(12) for b in keys(TrainSampler(37, 8, 5, size, share), epoch=e)]
+    found = [{side for _, _, side in batch} for batch in batches]
+    assert all(len(one) == 1 for one in found) and set.union(*found) == sides
+
+
+def test_the_sides_are_the_same_on_all_ranks_and_after_a_stop_but_not_in_all_epochs():
+    def sides(epoch, rank=0, world_size=1, start=0):
+        sampler = TrainSampler(37, 8, 5, 320, 0.5, rank=rank, world_size=world_size)
+        return [batch[0][2] for batch in keys(sampler, epoch, start)]
+
+    assert sides(3) == sides(3, rank=0, world_size=2) == sides(3, rank=1, world_size=2)
+    assert sides(3, start=2) == sides(3)[2:]
+    assert sides(3) != sides(4)
+
+
+def test_batches_of_several_sizes_hold_samples_of_their_size(source):
+    loader = train_loader(source, 96, 4, AugmentConfig(multi_scale=0.4), seed=2, mosaic_epochs=9, workers=0)
+    dataset, found = loader.dataset, set()
+    for epoch in range(4):
+        loader.batch_sampler.set_position(epoch, 0)
+        for keys_of_batch, batch in zip(loader.batch_sampler, loader, strict=True):
+            side = keys_of_batch[0][2]
+            assert batch.images.shape == (4, 3, side, side)
+            assert torch.equal(batch.images[1], dataset[keys_of_batch[1]].image)
+            found.add(side)
+    assert found == {64, 96, 128}
+
+
 def test_mosaic_closes_by_the_epoch_in_the_key(source):
     dataset = TrainDataset(source, AugmentConfig(scale=0, translate=0), seed=0, mosaic_epochs=3)
     spread = [np.mean([len(dataset[epoch, k, 64].labels) for k in range(12)]) for epoch in range(6)]
@@ -209,7 +260,7 @@ def test_evaluation_sees_each_image_once_and_mixes_no_shapes(world_size):
     assert all(len({shapes[k] for k in batch}) == 1 and len(batch) <= 4 for batch in batches)
 
 
-OUT_OF_RANGE = [("scale", 1.5), ("mosaic", -0.1), ("translate", 0.7), ("hsv_h", 2), ("degrees", 200)]
+OUT_OF_RANGE = [("scale", 1.5), ("mosaic", -0.1), ("translate", 0.7), ("hsv_h", 2), ("degrees", 200), ("multi_scale", 1)]
 
 
 @pytest.mark.parametrize(("key", "value"), OUT_OF_RANGE)
