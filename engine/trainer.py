@@ -30,7 +30,9 @@ from models.rs_tinynet import count_gflops
 from models.weights import load_partial
 
 AMP_TYPES = {"off": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MAY_DIFFER_ON_RESUME = ("train.workers", "train.device", "train.max_steps", "data.root")
+MAY_DIFFER_ON_RESUME = (
+    "train.workers", "train.device", "train.max_steps", "data.root", "data.cache", "data.cache_dir",
+)
 # Sums over the batches of an epoch, in this order: four loss terms, then counts.
 SUMS = ("box", "cls", "dfl", "auxiliary", "objects", "unassigned")
 

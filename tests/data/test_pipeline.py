@@ -218,6 +218,16 @@ def test_batches_of_several_sizes_hold_samples_of_their_size(source):
     assert found == {64, 96, 128}
 
 
+@pytest.mark.gpu
+def test_batches_are_bytes_in_pinned_memory(source):
+    for loader in (train_loader(source, 64, 4, AugmentConfig(), 0, 9, workers=1, pin_memory=True),
+                   eval_loader(source, 96, 4, workers=1, pin_memory=True)):
+        for batch in loader:
+            assert batch.images.is_pinned() and batch.targets.boxes.is_pinned() and batch.images.dtype == torch.uint8
+            arrived = batch.to(torch.device("cuda"), non_blocking=True)
+            assert arrived.images.dtype == torch.uint8 and torch.equal(arrived.images.cpu(), batch.images)
+
+
 def test_mosaic_closes_by_the_epoch_in_the_key(source):
     dataset = TrainDataset(source, AugmentConfig(scale=0, translate=0), seed=0, mosaic_epochs=3)
     spread = [np.mean([len(dataset[epoch, k, 64].labels) for k in range(12)]) for epoch in range(6)]
