@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 
 @dataclass
@@ -63,10 +64,15 @@ class Batch:
 
 def collate(samples: list[Sample]) -> Batch:
     """Join samples of one size."""
+    return join(default_collate([s.image for s in samples]), samples)       # in a worker it stacks into shared memory
+
+
+def join(images: Tensor, samples: list[Sample]) -> Batch:
+    """A batch of samples whose images lie in one tensor (B, 3, H, W) already."""
     counts = torch.tensor([len(s.labels) for s in samples])
     targets = Targets(
         boxes=torch.cat([s.boxes for s in samples]),
         labels=torch.cat([s.labels for s in samples]),
         image_index=torch.arange(len(samples)).repeat_interleave(counts),
     )
-    return Batch(torch.stack([s.image for s in samples]), targets, [s.meta for s in samples])
+    return Batch(images, targets, [s.meta for s in samples])

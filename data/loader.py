@@ -4,51 +4,69 @@ Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): t
 workers or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers
 which live through all epochs need not be told.
 """
+import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.batch import Batch, ImageMeta, Sample, collate
+from data.batch import Batch, ImageMeta, Sample, collate, join
 from data.mosaic import compose
+from data.pool import BatchPool, Lent
 from data.source import Source
-from data.transforms import AugmentConfig, jitter_colours, letterbox, letterbox_shape
+from data.transforms import AugmentConfig, jitter_colours, letterbox, letterbox_shape, split_rgb
 from errors import InputError
 
 
 class TrainDataset(Dataset):
-    """Augmented samples.
+    """Augmented samples, by (epoch, index, side): square samples of `side` pixels.
 
     Args:
-        image_size: side s of the square samples, pixels.
         mosaic_epochs: mosaic is used in epochs below this.
+        pool: memory for batches that cross from workers.
     """
 
-    def __init__(self, source: Source, image_size: int, augment: AugmentConfig, seed: int, mosaic_epochs: int):
+    def __init__(
+        self, source: Source, augment: AugmentConfig, seed: int, mosaic_epochs: int, pool: BatchPool | None = None
+    ):
         self.source = source
-        self.image_size = image_size
+        self.pool = pool
         self.augment = augment
         self.seed = seed
         self.mosaic_epochs = mosaic_epochs
+        self._canvas = np.empty((0, 0, 3), np.uint8)        # kept, as fresh memory costs more than drawing into it
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of (epoch, index)."""
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int, int]) -> Sample:
+        """One sample."""
+        return self._draw(key, torch.empty((3, key[2], key[2]), dtype=torch.uint8))
+
+    def __getitems__(self, keys: list[tuple[int, int, int]]) -> Batch:
+        """A batch of one side. Each sample is drawn where the batch keeps it."""
+        shape = len(keys), 3, keys[0][2], keys[0][2]
+        images = self.pool.empty(shape) if self.pool else torch.empty(shape, dtype=torch.uint8)
+        planes = images.tensor if isinstance(images, Lent) else images
+        return join(images, [self._draw(key, image) for key, image in zip(keys, planes, strict=True)])
+
+    def _draw(self, key: tuple[int, int, int], image: torch.Tensor) -> Sample:
+        """The sample whose image is, and is drawn into, a tensor (3, s, s)."""
+        epoch, index, side = key
         rng = np.random.default_rng((self.seed, epoch, index))
         chosen = [index]
         if rng.random() < self.augment.mosaic and epoch < self.mosaic_epochs:
             chosen += rng.integers(len(self.source), size=3).tolist()
         pictures = [(self.source.image(k), *self.source.objects(k)) for k in chosen]
-        image, boxes, labels = compose(pictures, self.image_size, rng, self.augment)
-        image = jitter_colours(image, rng, self.augment)
+        if len(self._canvas) != side:
+            self._canvas = np.empty((side, side, 3), np.uint8)
+        boxes, labels = compose(self._canvas, pictures, rng, self.augment)
+        jitter_colours(self._canvas, image.numpy(), rng, self.augment)
         record = self.source.images[index]
         meta = ImageMeta(record.id, record.path, record.width, record.height, (1.0, 1.0))
-        return Sample(_tensor(image), torch.from_numpy(boxes), torch.from_numpy(labels), meta)
+        return Sample(image, torch.from_numpy(boxes), torch.from_numpy(labels), meta)
 
 
 class EvalDataset(Dataset):
@@ -67,33 +85,36 @@ class EvalDataset(Dataset):
         image, scale = letterbox(self.source.image(index), self.image_size)
         boxes, labels = self.source.objects(index)
         boxes = boxes * np.array((*scale, *scale), dtype=np.float64)
+        planes = np.empty((3, *image.shape[:2]), np.uint8)
+        split_rgb(image, planes)
         meta = ImageMeta(record.id, record.path, record.width, record.height, scale)
-        return Sample(_tensor(image), torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels), meta)
-
-
-def _tensor(image: np.ndarray) -> torch.Tensor:
-    """BGR (H, W, 3) -> RGB (3, H, W), uint8."""
-    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        return Sample(torch.from_numpy(planes), torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels), meta)
 
 
 class TrainSampler(Sampler):
-    """This rank's batches of an epoch, as lists of (epoch, index).
+    """This rank's batches of an epoch, as lists of (epoch, index, side).
 
-    The permutation of an epoch is the same on all ranks; of each global batch a rank takes its contiguous share. The
-    last batch is filled from the start of the permutation, so that every batch is full and none depends on the number
-    of ranks.
+    The permutation of an epoch is the same on all ranks, and so is the side of a batch; of each global batch a rank takes
+    its contiguous share. The last batch is filled from the start of the permutation, so that every batch is full and none
+    depends on the number of ranks.
 
     Args:
         batch_size: images over all ranks.
+        image_size: side of the samples, pixels.
+        multi_scale: the side of each batch is one of the multiples of 32 that lie within this share of image_size.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, count: int, batch_size: int, seed: int, image_size: int, multi_scale: float = 0.0, rank: int = 0,
+        world_size: int = 1,
+    ):
         if batch_size % world_size:
             raise InputError(
                 f"train.batch_size: {batch_size} images cannot be shared equally by {world_size} processes. "
                 f"Use {batch_size // world_size * world_size or world_size}."
             )
         self.count, self.batch_size, self.seed, self.rank, self.world_size = count, batch_size, seed, rank, world_size
+        self.image_size, self.multi_scale = image_size, multi_scale
         self.epoch = self.start = 0
 
     def set_position(self, epoch: int, batch: int) -> None:
@@ -108,13 +129,24 @@ class TrainSampler(Sampler):
     def __len__(self) -> int:
         return self.batches_per_epoch
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         order = np.resize(order, len(self) * self.batch_size)
         share = self.batch_size // self.world_size
         for batch in range(self.start, len(self)):
             begin = batch * self.batch_size + self.rank * share
-            yield [(self.epoch, int(k)) for k in order[begin : begin + share]]
+            side = self._side(batch)
+            yield [(self.epoch, int(k), side) for k in order[begin : begin + share]]
+
+    def sides(self) -> range:
+        """The sides that a batch can have, pixels."""
+        low, high = (self.image_size * (1 + share) / 32 for share in (-self.multi_scale, self.multi_scale))
+        return range(32 * max(math.ceil(low - 1e-9), 1), 32 * math.floor(high + 1e-9) + 1, 32)     # limits are inside
+
+    def _side(self, batch: int) -> int:
+        """Of all samples of a batch, on all ranks."""
+        # The 1 at the end keeps this apart from the draws of the sample with the batch's number.
+        return int(np.random.default_rng((self.seed, self.epoch, batch, 1)).choice(self.sides()))
 
 
 class EvalSampler(Sampler):
@@ -147,8 +179,10 @@ def train_loader(
     workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False,
 ) -> DataLoader:
     """Batches of augmented samples; `.batch_sampler.set_position` says which come next."""
-    dataset = TrainDataset(source, image_size, augment, seed, mosaic_epochs)
-    return _loader(dataset, TrainSampler(len(source), batch_size, seed, rank, world_size), workers, pin_memory)
+    sampler = TrainSampler(len(source), batch_size, seed, image_size, augment.multi_scale, rank, world_size)
+    largest = 3 * max(sampler.sides()) ** 2 * batch_size // world_size
+    dataset = TrainDataset(source, augment, seed, mosaic_epochs, BatchPool(workers, largest) if workers else None)
+    return _loader(dataset, sampler, unchanged, workers, pin_memory)
 
 
 def eval_loader(
@@ -158,7 +192,12 @@ def eval_loader(
     """Batches of every image once, over all ranks."""
     shapes = [letterbox_shape(r.width, r.height, image_size) for r in source.images]
     sampler = EvalSampler(shapes, batch_size, rank, world_size)
-    return _loader(EvalDataset(source, image_size), sampler, workers, pin_memory)
+    return _loader(EvalDataset(source, image_size), sampler, collate, workers, pin_memory)
+
+
+def unchanged(batch: Batch) -> Batch:
+    """What joins the samples of a data set that joins them itself."""
+    return batch
 
 
 class _Loader(DataLoader):
@@ -171,9 +210,9 @@ class _Loader(DataLoader):
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
-def _loader(dataset: Dataset, sampler: Sampler, workers: int, pin_memory: bool) -> DataLoader:
+def _loader(dataset: Dataset, sampler: Sampler, join_samples: Callable, workers: int, pin_memory: bool) -> DataLoader:
     return _Loader(
-        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
+        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=join_samples, pin_memory=pin_memory,
         worker_init_fn=_start_worker, persistent_workers=workers > 0,
         generator=torch.Generator(),    # its own: else each iteration would draw from the generator that a checkpoint keeps
     )

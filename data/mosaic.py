@@ -27,14 +27,17 @@ def place_in_mosaic(sizes: list[tuple[int, int]], side: int, centre: np.ndarray)
 
 
 def compose(
-    pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]], side: int, rng: np.random.Generator,
+    output: np.ndarray, pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]], rng: np.random.Generator,
     config: AugmentConfig,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One training picture from one or four (image BGR, boxes (n, 4), labels (n,)).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a training picture from one or four (image BGR, boxes (n, 4), labels (n,)).
 
+    Args:
+        output: (s, s, 3) uint8 BGR, overwritten.
     Returns:
-        Picture (s, s, 3) uint8 BGR, boxes (m, 4) float32 xyxy, labels (m,).
+        Boxes (m, 4) float32 xyxy, labels (m,).
     """
+    side = len(output)
     sizes = [(image.shape[1], image.shape[0]) for image, _, _ in pictures]
     if len(pictures) == 1:
         canvas, placed = side, [place_single(*sizes[0], side)]
@@ -43,12 +46,11 @@ def compose(
         placed = place_in_mosaic(sizes, side, rng.uniform(0.5 * side, 1.5 * side, 2))
     affine = random_affine(rng, config, canvas, side)
 
-    output = np.full((side, side, 3), GREY, np.uint8)
+    output.fill(GREY)
     boxes, labels = [], []
     for (image, own_boxes, own_labels), place in zip(pictures, placed, strict=True):
-        matrix = affine @ place
-        warp_into(output, image, matrix)
-        boxes.append(warp_boxes(own_boxes, matrix))
+        drawn = warp_into(output, image, affine @ place)
+        boxes.append(warp_boxes(own_boxes, drawn))
         labels.append(own_labels)
     clipped, keep = clip_and_select(np.concatenate(boxes), side, config.min_box_side)
-    return output, clipped[keep].astype(np.float32), np.concatenate(labels)[keep]
+    return clipped[keep].astype(np.float32), np.concatenate(labels)[keep]

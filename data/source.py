@@ -6,6 +6,7 @@ training, and counted. Objects for testing are never changed.
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -42,12 +43,15 @@ class Source:
     offsets: np.ndarray         # (I + 1,) int64
     changes: Counter = field(default_factory=Counter)      # what was done to annotations that cannot be learned
     note: str = ""              # where the images are listed, if not where the configuration says
+    decoded: Callable[[int], np.ndarray] | None = None      # where `image` takes pixels from, if not from the files
 
     def __len__(self) -> int:
         return len(self.images)
 
     def image(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 BGR."""
+        """(H, W, 3) uint8 BGR, perhaps read-only."""
+        if self.decoded:
+            return self.decoded(index)
         record = self.images[index]
         image = read_image(record.path)
         if image.shape[:2] != (record.height, record.width):

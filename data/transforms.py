@@ -6,6 +6,7 @@ pixel centres instead; `_to_pixel_centres` is the only place that knows.
 Shapes: H W pixels of a picture, s side of the network's input, n objects.
 """
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from errors import InputError
 
 GREY = 114              # what lies beyond every picture
 MIN_VISIBLE = 0.1       # share of a warped box's area that must remain inside the output
+STRIP = 120_000         # bytes that are varied in colour at a time: they stay in the cache, and no new pages are asked for
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class AugmentConfig:
     hsv_h: float = 0.015            # hue, saturation and value, up to +- this share
     hsv_s: float = 0.7
     hsv_v: float = 0.4
+    multi_scale: float = 0.0        # the side varies from batch to batch by up to +- this share
     min_box_side: float = 1.0       # a box with a shorter side after the warp is dropped, in pixels
 
     def __post_init__(self):
-        limits = {"degrees": 180, "shear": 89, "min_box_side": float("inf"), "scale": 0.99, "translate": 0.5}
+        limits = {"degrees": 180, "shear": 89, "min_box_side": float("inf"), "scale": 0.99, "translate": 0.5,
+                  "multi_scale": 0.9}
         for name, value in vars(self).items():
             high = limits.get(name, 1)
             if not 0 <= value <= high:
@@ -65,9 +69,18 @@ def random_affine(rng: np.random.Generator, config: AugmentConfig, canvas: float
     return mirror @ matrix
 
 
-def warp_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> None:
-    """Draw a picture (H, W, 3) into the output (s, s, 3), in place, touching only the rectangle where it lands."""
-    height, width = picture.shape[:2]
+def warp_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Draw a picture (H, W, 3) into the output (h, w, 3), in place, touching only the rectangle where it lands.
+
+    Without rotation and shear the picture is stretched, several times as fast as a warp: a piece of whole pixels of the
+    picture fills a rectangle of whole pixels of the output. For this its edges move by up to half a pixel of each.
+
+    Returns:
+        The (3, 3) matrix by which it was drawn. Boxes have to follow this one.
+    """
+    if not (matrix[0, 1] or matrix[1, 0]):
+        return _stretch_into(output, picture, matrix)
+    drawn, (height, width) = matrix, picture.shape[:2]
     zoom = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     if zoom < 0.5:      # linear interpolation would skip pixels: average them first
         size = max(round(width * zoom), 1), max(round(height * zoom), 1)
@@ -79,7 +92,7 @@ def warp_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> No
     x1, y1 = np.clip(np.floor(corners.min(1)).astype(int), 0, side)
     x2, y2 = np.clip(np.ceil(corners.max(1)).astype(int), 0, side)
     if x1 >= x2 or y1 >= y2:
-        return
+        return drawn
     move = np.eye(3)
     move[:2, 2] = -x1, -y1
     region = np.ascontiguousarray(output[y1:y2, x1:x2])
@@ -88,6 +101,51 @@ def warp_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> No
         flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT,
     )
     output[y1:y2, x1:x2] = region
+    return drawn
+
+
+class _Span(NamedTuple):
+    """What is visible along one axis: whole pixels of the output, those of the picture that fill them, and how."""
+
+    start: int      # output
+    stop: int
+    first: int      # picture
+    last: int
+    scale: float    # output = scale * picture + shift
+    shift: float
+
+
+def _span(scale: float, shift: float, length: int, side: int) -> _Span | None:
+    """The span nearest to `scale * x + shift` for a picture of `length` px; None when nothing is visible of it."""
+    low, high = (round(end) for end in sorted((shift, shift + scale * length)))
+    start, stop = max(low, 0), min(high, side)
+    if start >= stop:
+        return None
+    pace = (high - low) / length
+    first, last = round((start - low) / pace), round((stop - low) / pace)
+    if first == last:       # less than a pixel of the picture
+        first = min(first, length - 1)
+        last = first + 1
+    pace = (stop - start) / (last - first)
+    if scale > 0:
+        return _Span(start, stop, first, last, pace, start - pace * first)
+    first, last = length - last, length - first
+    return _Span(start, stop, first, last, -pace, stop + pace * first)
+
+
+def _stretch_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """warp_into for a matrix that has a diagonal and a shift only; negative entries of the diagonal mirror."""
+    x = _span(matrix[0, 0], matrix[0, 2], picture.shape[1], output.shape[1])
+    y = _span(matrix[1, 1], matrix[1, 2], picture.shape[0], output.shape[0])
+    if x is None or y is None:
+        return matrix
+    region = output[y.start : y.stop, x.start : x.stop]
+    # Below half the size linear interpolation would skip pixels.
+    how = cv2.INTER_LINEAR if max(abs(x.scale), abs(y.scale)) > 0.5 else cv2.INTER_AREA
+    cv2.resize(picture[y.first : y.last, x.first : x.last], region.shape[1::-1], dst=region, interpolation=how)
+    if x.scale < 0 or y.scale < 0:
+        cv2.flip(region, 1 if y.scale > 0 else 0 if x.scale > 0 else -1, dst=region)
+    return np.array(((x.scale, 0, x.shift), (0, y.scale, y.shift), (0, 0, 1)))
 
 
 def _to_pixel_centres(matrix: np.ndarray) -> np.ndarray:
@@ -115,16 +173,29 @@ def clip_and_select(boxes: np.ndarray, side: int, min_box_side: float) -> tuple[
     return clipped, keep
 
 
-def jitter_colours(image: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Vary hue, saturation and value of a BGR picture by one factor each, through lookup tables."""
-    gain = rng.uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
-    if not gain.any():
-        return image
-    ramp = np.arange(256)
-    tables = ((ramp + gain[0] * 180) % 180, (ramp * (1 + gain[1])).clip(0, 255), (ramp * (1 + gain[2])).clip(0, 255))
-    table = np.stack(tables, -1).astype(np.uint8)[None]                     # (1, 256, 3)
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2BGR)
+def jitter_colours(picture: np.ndarray, planes: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> None:
+    """Vary hue, saturation and value of a BGR picture (H, W, 3) by one factor each, into RGB planes (3, H, W)."""
+    hue, saturation, value = rng.uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
+    if not (hue or saturation or value):
+        split_rgb(picture, planes)
+        return
+    # OpenCV's hue counts 180 to the circle. Thirds of it are turns of the three channels; less than a third is added, as the
+    # sum (below 240) fits a byte, and the conversion back takes it modulo 180.
+    thirds, rest = divmod(round(hue * 180) % 180, 60)
+    turned = [planes[(k + thirds) % 3] for k in range(3)]
+    rows = max(STRIP // (3 * picture.shape[1]), 1)
+    for y in range(0, len(picture), rows):
+        parts = cv2.split(cv2.cvtColor(picture[y : y + rows], cv2.COLOR_BGR2HSV))
+        cv2.add(parts[0], float(rest), dst=parts[0])
+        cv2.convertScaleAbs(parts[1], dst=parts[1], alpha=1 + saturation)           # rounds, and stops at 255
+        cv2.convertScaleAbs(parts[2], dst=parts[2], alpha=1 + value)
+        rgb = cv2.cvtColor(cv2.merge(parts), cv2.COLOR_HSV2RGB)
+        cv2.split(rgb, [plane[y : y + rows] for plane in turned])
+
+
+def split_rgb(picture: np.ndarray, planes: np.ndarray) -> None:
+    """BGR (H, W, 3), as OpenCV has it, into RGB planes (3, H, W), as the network wants it."""
+    cv2.split(picture, [planes[2], planes[1], planes[0]])
 
 
 def letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, tuple[float, float]]:

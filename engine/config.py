@@ -31,6 +31,13 @@ class DataConfig:
     images: str = "images"              # folder that the file names start from; for VOC searched with its subfolders
     annotations: str = "Annotations"    # folder of a VOC list's XML files, likewise
     classes: tuple[str, ...] = ()       # COCO: names to keep, in this order; VOC: all names; empty: what the files hold
+    cache: str = "none"                 # none, disk or ram: where decoded images are kept
+    cache_dir: str = "pixel_cache"      # folder of the cache on disk
+
+    def __post_init__(self):
+        _choice("data.cache", self.cache, ("none", "disk", "ram"))
+        if not self.cache_dir:
+            raise InputError("data.cache_dir: is empty. Name a folder, or leave the key out for pixel_cache in data.root.")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import Batch, collate
+from data.cache import open_cache
 from data.coco import load_coco
 from data.loader import EvalDataset, eval_loader, train_loader
 from data.source import Source
@@ -90,11 +91,31 @@ class TrainingData:
             self._val = EvalDataset(val, train.image_size)
             if ranks.is_main:
                 self.val_truth = ground_truth_arrays(read_truth(config, "val", source.class_names))
+        # Last, as filling a cache takes minutes and what is wrong elsewhere is known by now.
+        use_cache(config, {"train": source, "val": val} if config.data.val else {"train": source}, ranks)
 
     def sample_batch(self, device: torch.device, count: int = 3) -> Batch:
         """The first validation images, of one shape, to look at."""
         first = [self._val[k] for k in range(min(count, len(self._val)))]
         return collate([s for s in first if s.image.shape == first[0].image.shape]).to(device)
+
+
+def use_cache(config: Config, sources: dict[str, Source], ranks: Ranks) -> None:
+    """Let sources, by the name of their split, take their pixels from a cache, as data.cache says."""
+    if config.data.cache == "none":
+        return
+    root = Path(config.data.root)
+    caches = []
+    for split, source in sources.items():
+        cache = open_cache(
+            source, config.data.cache, root, root / config.data.cache_dir, split_file(config, split), quiet=not ranks.is_main
+        )
+        source.decoded = cache.image
+        caches.append(cache)
+    if config.data.cache == "ram":
+        ranks.wait()        # every rank has opened them
+        for cache in caches:
+            cache.drop_name()
 
 
 def test_loader(config: Config, source: Source, ranks: Ranks) -> DataLoader:

@@ -112,6 +112,10 @@ class Ranks:
             sys.exit(2)
         return message[0]
 
+    def wait(self) -> None:
+        """Until every rank is here."""
+        self.any(False)
+
     def gather(self, value: object) -> list[object] | None:
         """Every rank's value, in the order of the ranks, on rank 0; None elsewhere."""
         if self.world_size == 1:

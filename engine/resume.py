@@ -13,7 +13,8 @@ from errors import InputError
 if TYPE_CHECKING:
     from engine.trainer import Trainer
 
-MAY_DIFFER_ON_RESUME = ("train.workers", "train.device", "train.max_steps", "train.save_minutes", "data.root")
+MAY_DIFFER_ON_RESUME = ("train.workers", "train.device", "train.max_steps", "train.save_minutes", "data.root", "data.cache",
+                        "data.cache_dir")
 
 
 @dataclass

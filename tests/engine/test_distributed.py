@@ -1,6 +1,7 @@
 """Several processes take the steps that one would: losses, gradients, metrics and checkpoints."""
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -119,8 +120,10 @@ def test_torchrun_trains_validates_on_all_ranks_and_resumes(tiny_run: object) ->
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.count("runs on") == 1                 # rank 0 speaks for all
     assert len(checkpoint.load(tiny_run.folder / "run/last.pt")["generators"]) == 2
-    resumed = launch(tiny_run, "run", "--resume")
+    resumed = launch(tiny_run, "run", "--resume", "data.cache=ram", "train.workers=1")
     assert resumed.returncode == 0, resumed.stderr
+    (shared,) = re.findall(r"decoding 12 images into (.*\.pixels)", resumed.stdout)      # once for both ranks, train and val
+    assert not Path(shared).exists()
     log = [json.loads(line) for line in (tiny_run.folder / "run/log.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in log] == [0, 1] and [r["step"] for r in log] == [3, 6]
     assert all("AP50" in r["val"] for r in log)

@@ -83,14 +83,15 @@ def test_a_run_leaves_what_the_readme_names(tiny_run: object, capsys: pytest.Cap
 def test_a_stopped_run_goes_on_to_the_same_bits(
     tiny_run: object, monkeypatch: pytest.MonkeyPatch, step: int, position: tuple[int, int]
 ) -> None:
-    """Stopped in the warm-up, and in the middle of an epoch after it; workers on the second leg only."""
+    """Stopped in the warm-up, and in the middle of an epoch after it; workers and a cache on the second leg only."""
     assert tiny_run.train("whole") == 0
     with monkeypatch.context() as patch:
         stop_at_step(patch, step)
         assert tiny_run.train("parts") == 3
     stopped = checkpoint.load(tiny_run.folder / "parts/last.pt")["position"]
     assert (stopped["epoch"], stopped["batch"]) == position
-    assert tiny_run.train("parts", "--resume", "train.workers=1") == 0
+    assert tiny_run.train("parts", "--resume", "train.workers=1", "data.cache=disk", "data.cache_dir=decoded") == 0
+    assert len(list(tiny_run.data.root.glob("decoded/*.pixels"))) == 1          # of data.train and data.val, here the same
 
     whole, parts = (checkpoint.load(tiny_run.folder / name / "last.pt") for name in ("whole", "parts"))
     for key in ("model", "ema", "ema_updates", "optimizer", "position", "best", "generators"):
