@@ -108,8 +108,11 @@ def write_json(path: Path, content: dict) -> None:
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """The most memory in GiB that this process held so far, and on the GPU its tensors."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20         # macOS counts bytes, Linux kilobytes
-    peak = {"peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)}
+    try:        # getrusage would count what the process that started this one held
+        kilobytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    peak = {"peak_memory_gib": round(kilobytes / 2**20, 3)}
     if device.type == "cuda":
         peak["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
     return peak
