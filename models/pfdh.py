@@ -37,18 +37,21 @@ class AdaptiveFusion(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with bias and BatchNorm, and a shortcut (He et al., CVPR 2016)."""
+    """Two 3x3 convolutions with bias and BatchNorm, and a shortcut that nothing bends (He et al., ECCV 2016).
+
+    A SiLU behind the sum, where AFPN has a ReLU, would halve small values in each of the twelve blocks in a row: what
+    the neck found is lost on the way, and the detector learns no more than how often objects occur (docs/decisions.md).
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.cv1 = Conv(channels, channels, 3, bias=True)
         self.cv2 = Conv(channels, channels, 3, act=False, bias=True)
-        self.act = nn.SiLU(inplace=True)
         nn.init.constant_(self.cv2.bn.weight, GENTLE_START)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return self.act(x + self.cv2(self.cv1(x)))
+        return x + self.cv2(self.cv1(x))
 
 
 class Resize(nn.Module):
