@@ -1,6 +1,6 @@
 """The training loader beside Ultralytics': images a second, with and without a cache, and whether memory grows.
 
-    python -m benchmarks.loader --data DIR --peer-python PEERS/bin/python       # about four minutes on two cores
+    python -m benchmarks.loader --data DIR --peer-python PEERS/bin/python       # five minutes on two cores
     python -m benchmarks.loader --data DIR                                      # ours alone
 
 DIR is a COCO set (images/, annotations/train.json). The peer lives in a virtual environment of its own:
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--caches", nargs="+", default=CACHES, choices=CACHES)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     if not options.peer_python:
