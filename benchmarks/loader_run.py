@@ -56,6 +56,8 @@ def ultralytics(cache: str, workers: int, data: Path, scratch: Path) -> tuple[st
     dataset = build_yolo_dataset(
         settings, str(scratch / "images"), BATCH, {"names": names, "channels": 3}, mode="train", rect=False, stride=32
     )
+    if (dataset.cache or "none") != cache:      # it goes on without when it finds too little memory or disk
+        raise SystemExit(f"ultralytics does not cache ({cache})")
     loader = build_dataloader(dataset, BATCH, workers, shuffle=True, rank=-1)
 
     class Epochs:
