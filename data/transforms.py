@@ -156,9 +156,10 @@ def _to_pixel_centres(matrix: np.ndarray) -> np.ndarray:
 
 def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Boxes (n, 4) xyxy that enclose the warped boxes, not clipped."""
-    corners = boxes[:, (0, 1, 2, 1, 0, 3, 2, 3)].reshape(-1, 4, 2)
-    warped = corners @ matrix[:2, :2].T + matrix[:2, 2]
-    return np.concatenate((warped.min(1), warped.max(1)), 1)
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    turn = matrix[:2, :2].T
+    centre, reach = (low + high) / 2 @ turn + matrix[:2, 2], (high - low) / 2 @ np.abs(turn)
+    return np.concatenate((centre - reach, centre + reach), 1)
 
 
 def clip_and_select(boxes: np.ndarray, side: int, min_box_side: float) -> tuple[np.ndarray, np.ndarray]:
@@ -183,13 +184,17 @@ def jitter_colours(picture: np.ndarray, planes: np.ndarray, rng: np.random.Gener
     # sum (below 240) fits a byte, and the conversion back takes it modulo 180.
     thirds, rest = divmod(round(hue * 180) % 180, 60)
     turned = [planes[(k + thirds) % 3] for k in range(3)]
-    rows = max(STRIP // (3 * picture.shape[1]), 1)
-    for y in range(0, len(picture), rows):
-        parts = cv2.split(cv2.cvtColor(picture[y : y + rows], cv2.COLOR_BGR2HSV))
+    height, width = picture.shape[:2]
+    rows = min(max(STRIP // (3 * width), 1), height)
+    hsv, parts = np.empty((rows, width, 3), np.uint8), list(np.empty((3, rows, width), np.uint8))
+    for y in range(0, height, rows):
+        y = min(y, height - rows)           # the last strip may do some rows again
+        cv2.cvtColor(picture[y : y + rows], cv2.COLOR_BGR2HSV, dst=hsv)
+        cv2.split(hsv, parts)
         cv2.add(parts[0], float(rest), dst=parts[0])
         cv2.convertScaleAbs(parts[1], dst=parts[1], alpha=1 + saturation)           # rounds, and stops at 255
         cv2.convertScaleAbs(parts[2], dst=parts[2], alpha=1 + value)
-        rgb = cv2.cvtColor(cv2.merge(parts), cv2.COLOR_HSV2RGB)
+        rgb = cv2.cvtColor(cv2.merge(parts, dst=hsv), cv2.COLOR_HSV2RGB)
         cv2.split(rgb, [plane[y : y + rows] for plane in turned])
 
 
