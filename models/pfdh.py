@@ -9,21 +9,31 @@ from models.blocks import GENTLE_START, Conv
 
 VOTE = 8                # channels from which an input's weight at a pixel is computed
 RESIDUAL_BLOCKS = 4     # behind each fusion
+OWN_VOTE = 3.0          # head start of a level's own map when training begins: of four it weighs 0.87, of two 0.95
 
 
 class AdaptiveFusion(nn.Module):
     """Weigh n maps against each other at every pixel.
 
         Z_uv = sum_i w_uv^(i) F_uv^(i),    sum_i w_uv^(i) = 1                                 (12)
+
+    It starts near the identity: each level keeps almost only its own map. A level that starts as the mean of all, through
+    random convolutions, three times in a row, does not tell the heads where anything is (docs/decisions.md).
+
+    Args:
+        own: which of the maps is the level's own.
     """
 
-    def __init__(self, channels: int, inputs: int):
+    def __init__(self, channels: int, inputs: int, own: int):
         super().__init__()
         self.votes = nn.ModuleList(Conv(channels, VOTE) for _ in range(inputs))
         self.weigh = nn.Conv2d(VOTE * inputs, inputs, 1)
         self.merge = Conv(channels, channels, 3)
         with torch.no_grad():
-            self.weigh.weight *= GENTLE_START       # almost a plain mean
+            self.weigh.weight *= GENTLE_START
+            self.weigh.bias.zero_()[own] = OWN_VOTE
+            weight = self.merge.conv.weight
+            weight.mul_(GENTLE_START).add_(nn.init.dirac_(torch.empty_like(weight)))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """n maps (B, C, H, W) -> (B, C, H, W)."""
@@ -87,7 +97,7 @@ class FusionStage(nn.Module):
             nn.ModuleList(nn.Identity() if i == k else Resize(widths[i], widths[k], i - k) for i in range(len(widths)))
             for k in range(len(widths))
         )
-        self.fuse = nn.ModuleList(AdaptiveFusion(w, len(widths)) for w in widths)
+        self.fuse = nn.ModuleList(AdaptiveFusion(w, len(widths), own=k) for k, w in enumerate(widths))
         self.digest = nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(RESIDUAL_BLOCKS))) for w in widths)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
