@@ -4,7 +4,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from eval.coco import AITOD, COCO, IOU_THRESHOLDS, OLRP_PARTS, Protocol
+from eval.diagnosis import Diagnosis
 from eval.voc import COCO_LIMIT
 
 SIZE_NAMES = {"all": "all sizes", "vt": "very tiny", "t": "tiny", "s": "small", "m": "medium", "l": "large"}
@@ -12,7 +15,8 @@ SIZE_NAMES = {"all": "all sizes", "vt": "very tiny", "t": "tiny", "s": "small", 
 GENERIC = {
     "annotations", "bbox", "bboxes", "best", "box", "coco", "det", "dets", "detection", "detections", "dt", "eval",
     "evaluation", "final", "inference", "instances", "json", "last", "out", "output", "outputs", "pred", "preds", "predict",
-    "prediction", "predictions", "result", "results", "run", "runs", "segm", "test", "testing", "train", "val", "valid", "validation",
+    "prediction", "predictions", "result", "results", "run", "runs", "segm", "test", "testing", "train", "val",
+    "valid", "validation",
 }
 
 
@@ -58,6 +62,22 @@ def limit_note(protocol: Protocol) -> str:
     """The limit of detections that AP has."""
     limit = max(protocol.max_dets)
     return f"at most {limit:,} detection{'s' if limit > 1 else ''} of a class in an image"
+
+
+def curves_note(protocol: Protocol) -> str:
+    """How the curves of a picture were taken, in a line."""
+    how = ", COCO's matching, without objects marked difficult" if protocol.difficult else ""
+    return f"{protocol_name(protocol).capitalize()}{how}: {limit_note(protocol)}."
+
+
+def silence(diagnosis: Diagnosis) -> str:
+    """Why a picture of the diagnosis shows nothing found; "" when there is something to show."""
+    if diagnosis.used:
+        return ""
+    if np.isnan(diagnosis.highest):
+        return "There are no detections."
+    return (f"No detection scores {diagnosis.score} or more (the highest {diagnosis.highest:.3g}), so every object counts as "
+            "missed here. AP counts all detections.")
 
 
 def ap_note(protocol: Protocol) -> str:
