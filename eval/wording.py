@@ -55,7 +55,7 @@ def sizes_note(protocol: Protocol) -> str:
     if not ranges:
         return ""
     return ("Sizes, by the square root of the object's area, bounds included: "
-            + ", ".join(f"{name} {bounds(area)}" for name, area in ranges) + ".")
+            + ", ".join(f"{SIZE_NAMES.get(name, name)} {bounds(area)}" for name, area in ranges) + ".")
 
 
 def limit_note(protocol: Protocol) -> str:
@@ -84,9 +84,9 @@ def ap_note(protocol: Protocol) -> str:
     """What AP, AP50, AR and the sizes in `eval.coco`'s figures mean, a line each."""
     first, second, *_, last = (f"{iou:.2f}" for iou in IOU_THRESHOLDS)
     limits = ", ".join(f"AR{limit}" for limit in sorted(protocol.max_dets))
-    lines = (f"AP: mean over the IoUs {first}, {second}, ..., {last} (AP50, AP75: at that one) and over the classes, "
+    lines = (f"AP: mean over the IoUs {first}, {second}, ..., {last} (AP50, AP75: at that IoU alone) and over the classes, "
              f"{limit_note(protocol)}.",
-             f"{limits}: highest recall, mean over the same IoUs, with at most as many detections of a class in an image.",
+             f"{limits}: highest recall, mean over the same IoUs, with at most that many detections of a class in an image.",
              sizes_note(protocol))
     return "\n".join(line for line in lines if line)
 

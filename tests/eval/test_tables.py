@@ -108,12 +108,12 @@ def test_the_table_says_how_its_figures_were_taken():
     table = all_tables(aitod, Subject("dt", 5), AITOD)[0]
     assert table.title == "dt: 5 images, protocol aitod, in percent"
     assert "0.50, 0.55, ..., 0.95" in table.note and "at most 1,500 detections of a class in an image" in table.note
-    assert "vt up to 8 px, t 8 to 16 px, s 16 to 32 px, m from 32 px on." in table.note
+    assert "very tiny up to 8 px, tiny 8 to 16 px, small 16 to 32 px, medium from 32 px on." in table.note
     assert "AR1, AR100, AR1500:" in table.note and table.note in table.markdown()
     assert table.note.split() == table.text().split()[-len(table.note.split()):]
     assert max(map(len, table.text().splitlines())) <= 100
     own = customized(COCO, area_ranges=("tall:0:500",), max_dets=(7,))
-    for protocol, name, note in ((COCO, "protocol coco", "s up to 32 px, m 32 to 96 px, l from 96 px on"),
+    for protocol, name, note in ((COCO, "protocol coco", "small up to 32 px, medium 32 to 96 px, large from 96 px on"),
                                  (own, "protocol coco with own sizes or limits", "tall up to 22.4 px")):
         table = all_tables(coco, Subject("dt", 5), protocol)[0]
         assert f", {name}, in percent" in table.title and note in table.note
