@@ -23,8 +23,8 @@ GENERIC = {
 def row_name(path: str | os.PathLike) -> str:
     """What a file of detections is called in a table: its name, or of results.bbox.json and the like that of its folder."""
     path = Path(path).absolute()
-    names = [path.stem, *(folder.name for folder in path.parents)]
-    return next((name for name in names if not _is_generic(name)), path.stem)
+    own = Path(path.name.removesuffix(".gz")).stem
+    return next((name for name in (own, *(folder.name for folder in path.parents)) if not _is_generic(name)), own)
 
 
 def _is_generic(name: str) -> bool:

@@ -143,7 +143,7 @@ def test_olrp_has_a_table_with_all_its_parts_and_the_score():
     ("/a/yolo11n/detections.json", "yolo11n"), ("/a/yolo11n/test/detections.json", "yolo11n"),
     ("/a/retina/results.bbox.json", "retina"), ("/a/fcos/coco_instances_results.json", "fcos"),
     ("/a/b/best_predictions_2.json", "b"), ("/a/b/yolo_results.json", "yolo_results"),
-    ("/a/b/rfla.json", "rfla"), ("/dt.json", "dt")])
+    ("/a/b/rfla.json", "rfla"), ("/a/b/rfla.json.gz", "rfla"), ("/a/b/dt.json.gz", "b"), ("/dt.json", "dt")])
 def test_a_row_is_named_after_the_folder_when_the_file_has_a_name_that_any_tool_gives(path, name):
     assert row_name(path) == name
 
