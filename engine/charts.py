@@ -1,19 +1,19 @@
 """What an evaluation found, as pictures: precision-recall curves, sizes found and missed, classes confused."""
-from collections.abc import Callable
-
 import numpy as np
 
 from engine.drawing import colour
-from engine.sheet import INK, Colour, Sheet, text_width
+from engine.sheet import FAINT, FIGURE, FOUND, GREY, INK, Colour, Sheet, drawable_names, heading_size, text_width
+from engine.size_chart import sizes
 from eval.coco import IOU_THRESHOLDS, RECALL_POINTS, Curves
 from eval.diagnosis import Diagnosis, diagnose
 from eval.scoring import Scored
+from eval.wording import curves_note, silence
 
-GREY, FAINT = (120, 120, 120), (225, 225, 225)
-FOUND, MISSED, FIGURE = (74, 124, 176), (212, 212, 212), (196, 78, 24)
-SIZE_NAMES = {"vt": "very tiny", "t": "tiny", "s": "small", "m": "medium", "l": "large"}
+BEYOND = (200, 200, 200)  # curves without a colour of their own
 LEGEND_ROWS = 21          # DIOR's twenty classes and their mean in one column
-MOST_CLASSES = 100        # in one picture; more could not be told apart, and a thousand would make it 26,000 pixels wide
+MOST_CURVES = 24          # with a colour of their own: twelve hues, solid and dashed
+MOST_COUNTS = 25          # classes whose cells of the confusion are large enough for a count
+MOST_CLASSES = 100        # in the confusion; more could not be told apart, and a thousand would make it 26,000 pixels wide
 
 
 def draw_charts(scored: Scored) -> dict[str, np.ndarray]:
@@ -27,47 +27,59 @@ def draw_charts(scored: Scored) -> dict[str, np.ndarray]:
 
 
 def precision_recall(curves: Curves) -> np.ndarray:
-    """Interpolated precision over recall of each class and their mean, at IoU 0.5 and 0.75, best class first."""
+    """Interpolated precision over recall of each class and their mean, at IoU 0.5 and 0.75, best class first.
+
+    Of more than MOST_CURVES classes the best and the worst have colours, the others are faint.
+    """
     # (2, R, K): all sizes, the highest limit of detections
     precision = curves.precision[[int(np.abs(IOU_THRESHOLDS - iou).argmin()) for iou in (0.5, 0.75)], :, :, 0, -1]
     present = np.flatnonzero(precision[0, 0] >= 0)
     present = present[np.argsort(-precision[0].mean(0)[present], kind="stable")]
+    names, notes = _names(curves.category_names)
+    notes = [curves_note(curves.protocol), "The further up and right a curve, the better. A class's curve ends at the share of "
+             "its objects that is found at all; from there on it counts as 0 in the mean.", *notes]
+    chosen, others = present, present[:0]
+    if len(present) > MOST_CURVES:
+        half = MOST_CURVES // 2
+        chosen, others = np.concatenate((present[:half], present[-half:])), present[half:-half]
+        notes.append(f"Of {len(present):,} classes the {half} best and the {half} worst have colours; the others are faint.")
     entries = [("all classes", precision[:, :, present].mean(2), INK, 0.0, 3.0)] if len(present) else []
-    note = "The further up and right a curve, the better; it ends at the share of objects that is found at all."
-    if len(present) > MOST_CLASSES:
-        half = MOST_CLASSES // 2
-        note += f" Of {len(present):,} classes only the {half} best and the {half} worst are drawn."
-        present = np.concatenate((present[:half], present[-half:]))
-    for k in present:
-        entries.append((curves.category_names[k], precision[:, :, k], _tint(k), 0.0 if k % 24 < 12 else 7.0, 1.5))
+    for rank, k in enumerate(chosen):
+        place = k if len(names) <= MOST_CURVES else rank
+        entries.append((names[k], precision[:, :, k], _tint(place), 0.0 if place % MOST_CURVES < 12 else 7.0, 1.5))
+    columns = [entries[start : start + LEGEND_ROWS] for start in range(0, len(entries), LEGEND_ROWS)]
+    if len(others):
+        columns = [entries[: half + 1], entries[half + 1 :]]
+    else:
+        notes += [] if len(present) else ["No class has an object that counts."]
 
-    side, top, gap = 380, 90, 70
-    names = max([text_width(e[0], bold=True) for e in entries], default=0) + 140
-    columns = max(1, -(-len(entries) // LEGEND_ROWS))
+    wide, head = heading_size(notes)
+    side, top, gap = 380, head + 30, 70
+    width = max([text_width(e[0], bold=True) for e in entries], default=0) + 140
     legend = gap + 2 * (side + gap) - 30
-    sheet = Sheet(round(legend + columns * names), top + side + 56)
-    sheet.text("Precision and recall", 16, 22, 15, bold=True)
-    sheet.text(note, 16, 42, 12, GREY)
+    sheet = Sheet(max(round(legend + len(columns) * width), wide), top + side + 56)
+    sheet.heading("Precision and recall", notes)
     for panel, iou in enumerate((0.5, 0.75)):
         left = gap + panel * (side + gap)
         sheet.text(f"IoU {iou} or more", left + side / 2, top - 18, 14, align="centre")
         _unit_axes(sheet, left, top, side)
-        for _, values, tint, dash, width in reversed(entries):
+        for values, tint, dash, thick in [*((precision[:, :, k], BEYOND, 0.0, 1.0) for k in others),
+                                          *(entry[1:] for entry in reversed(entries))]:
             reached = np.flatnonzero(values[panel] > 0)
             if len(reached):
                 last = reached[-1] + 1
                 points = np.stack((left + RECALL_POINTS[:last] * side, top + (1 - values[panel][:last]) * side), 1)
-                sheet.lines(points, tint, width, dash)
-    for k, (name, values, tint, dash, width) in enumerate(entries):
-        x, row = legend + k // LEGEND_ROWS * names, k % LEGEND_ROWS
-        if row == 0:
-            for shift, head in ((67, "AP50"), (22, "AP75")):
-                sheet.text(head, x + names - shift, top - 8, 12, GREY, "right")
-        y = top + 12 + 18 * row
-        sheet.lines([(x, y), (x + 24, y)], tint, width, dash)
-        sheet.text(name, x + 32, y, bold=k == 0)
-        for shift, value in ((67, values[0].mean()), (22, values[1].mean())):
-            sheet.text(f"{100 * value:.1f}", x + names - shift, y, align="right", bold=k == 0)
+                sheet.lines(points, tint, thick, dash)
+    for c, column in enumerate(columns):
+        x = legend + c * width
+        for shift, head in ((67, "AP50"), (22, "AP75")):
+            sheet.text(head, x + width - shift, top - 8, 12, GREY, "right")
+        for row, (name, values, tint, dash, thick) in enumerate(column):
+            y, bold = top + 12 + 18 * row, c == row == 0
+            sheet.lines([(x, y), (x + 24, y)], tint, thick, dash)
+            sheet.text(name, x + 32, y, bold=bold)
+            for shift, value in ((67, values[0].mean()), (22, values[1].mean())):
+                sheet.text(f"{100 * value:.1f}", x + width - shift, y, align="right", bold=bold)
     return sheet.picture()
 
 
@@ -84,114 +96,36 @@ def _unit_axes(sheet: Sheet, left: float, top: float, side: float) -> None:
     sheet.text("precision", left - 46, top + side / 2, 14, align="centre", upward=True)
 
 
-def sizes(diagnosis: Diagnosis, curves: Curves) -> np.ndarray:
-    """How many objects there are of each size, how many of them were found, and AP of each range of sizes."""
-    sides = np.maximum(diagnosis.sides, 1.0)
-    low, high = (np.floor(np.log2(sides.min())), np.ceil(np.log2(sides.max() + 1e-9))) if len(sides) else (2, 6)
-    high = max(high, low + 2)
-    per_octave = 4 if high - low > 4 else 8
-    edges = np.linspace(low, high, int(high - low) * per_octave + 1)
-    total = np.histogram(np.log2(sides), edges)[0]
-    found = np.histogram(np.log2(sides[diagnosis.found]), edges)[0]
-
-    left, top, width, height = 76, 128, 800, 340
-    sheet = Sheet(left + width + 76, top + height + 62)
-
-    def at(octave: float) -> float:
-        return left + (octave - low) / (high - low) * width
-
-    peak, step = _round_axis(total.max(initial=1))
-    for value in np.arange(0, peak + step / 2, step):
-        y = top + height * (1 - value / peak)
-        sheet.lines([(left, y), (left + width, y)], FAINT)
-        sheet.text(f"{value:,.0f}", left - 8, y, align="right")
-    for k, (all_here, found_here) in enumerate(zip(total, found, strict=True)):
-        x1, x2 = at(edges[k]) + 1, at(edges[k + 1]) - 1
-        split = top + height * (1 - found_here / peak)
-        sheet.box(x1, top + height * (1 - all_here / peak), x2, split, MISSED)
-        sheet.box(x1, split, x2, top + height, FOUND)
-    for octave in np.arange(low, high + 1):
-        sheet.text(f"{2 ** octave:g}", at(octave), top + height + 14, align="centre")
-        sheet.lines([(at(octave), top + height), (at(octave), top + height + 4)], GREY)
-    sheet.lines([(left, top + height), (left + width, top + height)], GREY)
-    sheet.text("size of the object: square root of its area, in pixels", left + width / 2, top + height + 38, 14,
-               align="centre")
-    sheet.text("number of objects", 16, top + height / 2, 14, align="centre", upward=True)
-    for tick in range(0, 101, 20):
-        y = top + height * (1 - tick / 100)
-        sheet.lines([(left + width, y), (left + width + 4, y)], FIGURE)
-        sheet.text(str(tick), left + width + 8, y, colour=FIGURE)
-    sheet.text("AP in percent", left + width + 50, top + height / 2, 14, FIGURE, "centre", upward=True)
-    _size_ranges(sheet, diagnosis, curves, at, (low, high), top, height)
-
-    sheet.text("Objects by size", left, 22, 15, bold=True)
-    share = diagnosis.found.mean() if len(diagnosis.found) else 0
-    x = left
-    for tint, label in ((FOUND, f"found: right class, IoU 0.5, score {diagnosis.score} or more ({share:.0%})"),
-                        (MISSED, "missed")):
-        sheet.box(x, 40, x + 12, 52, tint)
-        sheet.text(label, x + 18, 46)
-        x += text_width(label) + 50
-    sheet.lines([(x, 46), (x + 18, 46)], FIGURE, 2.5)
-    sheet.text("AP of a range of sizes", x + 24, 46)
-    return sheet.picture()
-
-
-def _size_ranges(sheet: Sheet, diagnosis: Diagnosis, curves: Curves, at: Callable[[float], float], span: tuple[float, float],
-                 top: float, height: float) -> None:
-    """The protocol's ranges of area as bands: name, bounds, share of the objects, and a line at the height of AP."""
-    for a, (name, area) in enumerate(curves.protocol.area_ranges.items()):
-        bounds = np.log2(np.sqrt(np.maximum(area, 1e-9)))
-        x1, x2 = (at(v) for v in np.clip(bounds, *span))
-        if a == 0 or x2 - x1 < 1:
-            continue
-        for x in (x1, x2):
-            sheet.lines([(x, top - 56), (x, top + height)], GREY, 1, dash=4)
-        inside = (diagnosis.sides**2 >= area[0]) & (diagnosis.sides**2 <= area[1])
-        values = curves.precision[:, :, :, a, -1]
-        middle = (x1 + x2) / 2
-        lines = [SIZE_NAMES.get(name, name), f"{inside.mean():.0%} of objects" if len(inside) else ""]
-        if (values > -1).any():
-            figure = values[values > -1].mean()
-            lines.append(f"AP {100 * figure:.1f}")
-            y = top + height * (1 - figure)
-            sheet.lines([(x1 + 2, y), (x2 - 2, y)], FIGURE, 2.5)
-        for k, (line, tint) in enumerate(zip(lines, (INK, GREY, FIGURE), strict=False)):
-            sheet.text(line, middle, top - 50 + 18 * k, 12, tint, "centre", bold=k != 1)
-
-
-def _round_axis(peak: float) -> tuple[float, float]:
-    """An upper end and a step, both round, for an axis that shows `peak`."""
-    step = 10.0 ** np.floor(np.log10(max(peak, 1)))
-    for divisor in (5, 2, 1):
-        if peak / (step / divisor) <= 6:
-            step /= divisor
-            break
-    step = max(step, 1.0)
-    return float(np.ceil(peak / step) * step), float(step)
-
-
 def confusion(diagnosis: Diagnosis) -> np.ndarray:
-    """Which class was taken for which: rows are the objects' classes, columns the predicted ones."""
+    """Which class was taken for which: rows are the objects' classes, columns the predicted ones.
+
+    A cell's colour tells of trouble: where they are wrong, the larger share of the row or the column, so that a rare class that
+    a frequent one is taken for can be seen; where they are right, the smaller one.
+    """
     shown = _most_confused(diagnosis.confusion)
-    names = [diagnosis.class_names[k] for k in shown]
+    names, notes = _names(diagnosis.class_names)
+    names = [names[k] for k in shown]
     kept = [*shown, len(diagnosis.class_names)]
     counts = diagnosis.confusion[np.ix_(kept, kept)]
-    objects, predicted = diagnosis.confusion[shown].sum(1, keepdims=True), diagnosis.confusion[:, shown].sum(0)
-    share = np.zeros(counts.shape)
-    share[:-1] = counts[:-1] / np.maximum(objects, 1)
-    share[-1, :-1] = counts[-1, :-1] / np.maximum(predicted, 1)
+    objects, predicted = diagnosis.confusion[kept].sum(1, keepdims=True), diagnosis.confusion[:, kept].sum(0)
+    of_row, of_column = counts / np.maximum(objects, 1), counts / np.maximum(predicted, 1)
+    of_row[-1], of_column[:, -1] = 0, 0             # false alarms and misses have no class to be shares of
+    share = np.where(np.eye(len(counts), dtype=bool), np.minimum(of_row, of_column), np.maximum(of_row, of_column))
 
     size = len(counts)
-    cell = 58 if size <= 12 else 44 if size <= 24 else 26
+    cell = 58 if size <= 12 else 44 if size <= MOST_COUNTS + 1 else 26
     rows, columns = [*names, "(nothing)"], [*names, "(missed)"]
-    left = round(max(map(text_width, rows))) + 54
-    top = round(max(map(text_width, columns))) + 96
-    foot = ("Colour: share of the row; in the last row (false alarms) share of the column.", "Blue: right. Orange: wrong.")
-    note = f"Detections with a score of {diagnosis.score} or more, each paired with one object at IoU 0.5."
+    foot = ("Blue, right: the smaller share of its row (objects) or column (predictions).",
+            "Orange, wrong: the larger share of its row or column.")
+    notes = [f"Detections with a score of {diagnosis.score} or more, each paired with one object at IoU 0.5.", *notes]
     if len(shown) < len(diagnosis.class_names):
-        note += f" Of {len(diagnosis.class_names):,} classes only the {len(shown)} that are confused most are drawn."
-    sheet = Sheet(max(left + size * cell + 24, round(max(map(text_width, (*foot, note)))) + 40), top + size * cell + 54)
+        notes.append(f"Of {len(diagnosis.class_names):,} classes only the {len(shown)} that are confused most are drawn.")
+    warning = silence(diagnosis)
+    left = round(max(map(text_width, rows))) + 54
+    wide, head = heading_size(notes, warning)
+    top = head + 36 + round(max(map(text_width, columns)))
+    sheet = Sheet(max(left + size * cell + 24, wide, heading_size(foot)[0]), top + size * cell + 54)
+    sheet.heading("Classes confused", notes, warning)
     for r in range(size):
         sheet.text(rows[r], left - 10, top + (r + 0.5) * cell, align="right")
         sheet.text(columns[r], left + (r + 0.5) * cell, top - 10, upward=True)
@@ -210,9 +144,7 @@ def confusion(diagnosis: Diagnosis) -> np.ndarray:
         sheet.lines([(left + k * cell, top), (left + k * cell, top + size * cell)], heavy)
         sheet.lines([(left, top + k * cell), (left + size * cell, top + k * cell)], heavy)
     sheet.text("object", 16, top + size * cell / 2, 14, align="centre", upward=True)
-    sheet.text("predicted as", left + size * cell / 2, 68, 14, align="centre")
-    sheet.text("Classes confused", 16, 22, 15, bold=True)
-    sheet.text(note, 16, 42, 12, GREY)
+    sheet.text("predicted as", left + size * cell / 2, head + 8, 14, align="centre")
     for k, line in enumerate(foot):
         sheet.text(line, 16, top + size * cell + 18 + 18 * k, 12, GREY)
     return sheet.picture()
@@ -224,6 +156,13 @@ def _most_confused(confusion: np.ndarray) -> np.ndarray:
     confused = between.sum(0) + between.sum(1) - 2 * between.diagonal()
     order = np.lexsort((-confusion[:-1].sum(1), -confused))
     return np.sort(order[:MOST_CLASSES])
+
+
+def _names(names: list[str]) -> tuple[list[str], list[str]]:
+    """Names as they can be drawn, and a line for the reader where they are others."""
+    drawn = drawable_names(names)
+    numbered = any(new.startswith("class ") and new != name for name, new in zip(names, drawn, strict=True))
+    return drawn, ["Class names that cannot be drawn are numbers here, in the order of the category ids."] if numbered else []
 
 
 def _tint(label: int) -> Colour:

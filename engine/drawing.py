@@ -5,6 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engine.sheet import drawable_names
+
 # Twelve hues that stay apart on soil, water and roofs; RGB.
 COLOURS = (
     (255, 64, 64), (64, 200, 255), (255, 208, 0), (0, 230, 118), (224, 64, 251), (255, 145, 0),
@@ -52,9 +54,10 @@ def draw_boxes(
 
 def legend(labels: Sequence[int], class_names: Sequence[str], width: int) -> np.ndarray:
     """A strip (h, width, 3) that names the colours of the classes."""
+    names = drawable_names(class_names)
     rows, x = [[]], 6
     for label in labels:
-        (w, _), _ = cv2.getTextSize(class_names[label], cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        (w, _), _ = cv2.getTextSize(names[label], cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
         if x + w + 24 > width and rows[-1]:
             rows.append([])
             x = 6
@@ -64,7 +67,7 @@ def legend(labels: Sequence[int], class_names: Sequence[str], width: int) -> np.
     for k, row in enumerate(rows):
         for label, x in row:
             cv2.rectangle(strip, (x, 18 * k + 6), (x + 10, 18 * k + 16), colour(label), -1)
-            cv2.putText(strip, class_names[label], (x + 15, 18 * k + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (230, 230, 230), 1,
+            cv2.putText(strip, names[label], (x + 15, 18 * k + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (230, 230, 230), 1,
                         cv2.LINE_AA)
     return strip
 

@@ -2,6 +2,8 @@
 
 OpenCV's stroke fonts are rough at the size of a label. Drawn SCALE times larger and averaged they are smooth.
 """
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import cv2
@@ -11,7 +13,10 @@ SCALE = 3
 SHIFT = 4                           # fractional bits of coordinates
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 HAS_OUTLINES = int(cv2.__version__.split(".")[0]) >= 5     # from 5.0 on, an outline font with weights takes its place
-INK = (38, 38, 38)
+LINE = 18                           # pixels from one line of text to the next
+INK, GREY, FAINT = (38, 38, 38), (120, 120, 120), (225, 225, 225)
+FOUND, MISSED, FIGURE = (74, 124, 176), (212, 212, 212), (196, 78, 24)
+LONGEST_NAME = 40                   # characters
 Colour = tuple[int, int, int]       # RGB
 
 
@@ -66,6 +71,14 @@ class Sheet:
             left, top = x * SCALE - offset - margin, y * SCALE - middle
         self._stamp(mask, round(left), round(top), colour)
 
+    def heading(self, title: str, notes: Sequence[str], warning: str = "") -> None:
+        """A title, lines that explain below it, and one that must not be overlooked; see heading_size."""
+        self.text(title, 16, 22, 15, bold=True)
+        for k, note in enumerate(notes):
+            self.text(note, 16, 42 + LINE * k, 12, GREY)
+        if warning:
+            self.text(warning, 16, 42 + LINE * len(notes), 12, FIGURE, bold=True)
+
     def _stamp(self, mask: np.ndarray, left: int, top: int, colour: Colour) -> None:
         """Blend a colour into the canvas where mask (h, w) uint8 says; what lies outside is cut off."""
         rows, columns = self._canvas.shape[:2]
@@ -75,6 +88,29 @@ class Sheet:
         weight = mask[y1 - top : y2 - top, x1 - left : x2 - left, None] / np.float32(255)
         part = self._canvas[y1:y2, x1:x2]
         part[:] = np.round(part * (1 - weight) + np.array(colour, np.float32) * weight)
+
+
+def heading_size(notes: Sequence[str], warning: str = "") -> tuple[int, int]:
+    """How wide the lines below a heading are with their margins, and where the first line after them stands, in pixels."""
+    wide = max([text_width(note) for note in notes] + [text_width(warning, bold=True)])
+    return round(wide) + 40, 46 + LINE * (len(notes) + bool(warning))
+
+
+def drawable_names(names: Sequence[str]) -> list[str]:
+    """Names of classes as they can be drawn: all different, not empty, not too long, of letters that OpenCV has.
+
+    The strokes of OpenCV 4 have ASCII only. An accent is dropped then, and what has no like becomes "class 3", by its place
+    from 1. The outlines of OpenCV 5 have most letters.
+    """
+    drawn = []
+    for name in names:
+        name = " ".join(name.split())
+        if not HAS_OUTLINES:
+            plain = [c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)]
+            name = "".join(plain) if all(c.isascii() and c.isprintable() for c in plain) else ""
+        drawn.append(name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "...")
+    count = Counter(drawn)
+    return [name if name and count[name] == 1 else f"class {k}" for k, name in enumerate(drawn, 1)]
 
 
 def text_width(text: str, size: float = 12, bold: bool = False) -> float:

@@ -15,6 +15,7 @@ from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score
 from eval.tables import Subject, all_tables
+from eval.wording import row_name
 from models import ModelConfig, build_model
 
 SCORING_KEYS = ("eval.area_ranges", "eval.limits", "eval.olrp")
@@ -75,7 +76,7 @@ def test_files(
     scored = score(truth, read_detections(detections, truth), config.eval.scoring())
     output = output or detections.with_name(f"{detections.stem}_{protocol}")
     make_folder(output)
-    _report(scored, Subject(detections.stem, len(scored.truth.image_ids)), output, markdown)
+    _report(scored, Subject(row_name(detections), len(scored.truth.image_ids)), output, markdown)
     return 0
 
 

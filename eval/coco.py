@@ -37,11 +37,14 @@ class Protocol:
         max_dets: ascending limits of detections per image and class; AP uses the last.
         area_ranges: name -> (low, high) in square pixels, both ends inside; the first, 'all', gives AP itself.
         olrp: whether oLRP and its parts are wanted too.
+        difficult: whether an object marked `difficult` is left out, as VOC does; COCO knows no such mark. It counts neither
+            as found nor as missed, and no detection of it is wrong, however many there are (eval/voc.py).
     """
     name: str
     max_dets: tuple[int, ...]
     area_ranges: dict[str, tuple[float, float]]
     olrp: bool = False
+    difficult: bool = False
 
 
 AITOD = Protocol("aitod", (1, 100, 1500), {
@@ -75,7 +78,7 @@ def customized(protocol: Protocol, area_ranges: Sequence[str] = (), max_dets: Se
     if len(set(max_dets)) < len(max_dets) or any(limit < 1 for limit in max_dets):
         raise InputError(f"eval.limits: {list(max_dets)} must be different numbers from 1 on, such as 1, 100, 1500.")
     return Protocol(protocol.name, tuple(sorted(max_dets)) or protocol.max_dets,
-                    ranges if area_ranges else protocol.area_ranges, olrp or protocol.olrp)
+                    ranges if area_ranges else protocol.area_ranges, olrp or protocol.olrp, protocol.difficult)
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,13 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     limits = np.sort(protocol.max_dets)
     ranges = np.array(list(protocol.area_ranges.values()), dtype=np.float64)                        # (A, 2)
     num_classes, num_thresholds = len(truth.category_ids), len(IOU_THRESHOLDS)
-    counts = ~truth.crowd[:, None] & _inside(truth.area, ranges)                                    # (N, A)
+    ignored = truth.crowd | truth.difficult if protocol.difficult else truth.crowd                  # (N,)
+    counts = ~ignored[:, None] & _inside(truth.area, ranges)                                        # (N, A)
     objects = np.zeros((num_classes, len(ranges)), np.int64)
     np.add.at(objects, truth.category_index, counts)
 
     order, group, rank = grouped(found, truth, limits[-1])
-    matched = _matched(found.boxes, order, group, counts, truth, protocol.olrp)
+    matched = _matched(found.boxes, order, group, counts, ignored, truth, protocol.olrp)
 
     precision = np.full((num_thresholds, len(RECALL_POINTS), num_classes, len(ranges), len(limits)), -1.0)
     recall = np.full((num_thresholds, num_classes, len(ranges), len(limits)), -1.0)
@@ -175,16 +179,21 @@ class _Matched(NamedTuple):
     overlaps: np.ndarray
 
 
-def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, counts: np.ndarray, truth: GroundTruthArrays,
-             wants_overlaps: bool) -> _Matched:
-    """Match block by block; see eval/grouping.py for `order` and `group`."""
+def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, counts: np.ndarray, ignored: np.ndarray,
+             truth: GroundTruthArrays, wants_overlaps: bool) -> _Matched:
+    """Match block by block; see eval/grouping.py for `order` and `group`.
+
+    Args:
+        counts: (N, A) bool, the object counts in the area range.
+        ignored: (N,) bool, a crowd or left out as difficult: never used up.
+    """
     truth_group = truth_groups(truth)
     parts = []
     for block, own in blocks(group, truth_group):
         pairs = list_pairs(group[block], boxes[order[block]], truth_group[own], truth.boxes[own], truth.crowd[own],
                            IOU_THRESHOLDS)
         overlaps = np.zeros(block.stop - block.start) if wants_overlaps else None
-        candidates, status = match(pairs, group[block], counts[own], truth.crowd[own], truth.annotation_ids[own],
+        candidates, status = match(pairs, group[block], counts[own], ignored[own], truth.annotation_ids[own],
                                    len(IOU_THRESHOLDS), overlaps)
         parts.append((candidates + block.start, status, overlaps[candidates] if wants_overlaps else np.zeros(0)))
     if not parts:

@@ -26,16 +26,20 @@ class Diagnosis:
     Args:
         confusion: (K + 1, K + 1) int64. Rows: the object's class, the last one no object. Columns: the class that was
             predicted, the last one none. So the last column counts missed objects and the last row false alarms.
-        sides: (N,) float64 px, the square root of each object's area; crowds and difficult objects are left out.
+        area: (N,) float64 in square pixels, of each object; crowds and difficult objects are left out.
         found: (N,) bool, found with the right class.
         class_names: K names.
         score: detections with a lower score were left out.
+        used: the number of detections that were not.
+        highest: the highest score of all detections, NaN when there is none.
     """
     confusion: np.ndarray
-    sides: np.ndarray
+    area: np.ndarray
     found: np.ndarray
     class_names: list[str]
     score: float
+    used: int
+    highest: float
 
 
 def diagnose(truth: GroundTruthArrays, detections: DetectionArrays, score: float = SCORE) -> Diagnosis:
@@ -63,7 +67,8 @@ def diagnose(truth: GroundTruthArrays, detections: DetectionArrays, score: float
         taken[own[partner]] = True
         found[own[partner]] = label_of[partner] == label[matched]
     np.add.at(confusion, (truth.category_index[solid & ~taken], num_classes), 1)
-    return Diagnosis(confusion, np.sqrt(truth.area[solid]), found[solid], list(truth.category_names), score)
+    highest = float(detections.scores.max()) if len(detections) else float("nan")
+    return Diagnosis(confusion, truth.area[solid], found[solid], list(truth.category_names), score, len(order), highest)
 
 
 def _by_image(truth: GroundTruthArrays, detections: DetectionArrays, score: float) -> tuple[np.ndarray, np.ndarray]:

@@ -74,7 +74,7 @@ class GroundTruthArrays:
         area: (N,) float64 in square pixels: the annotation's `area`, else width * height.
         crowd: (N,) bool.
         annotation_ids: (N,) int64; where one has none, its place in the file from 1.
-        difficult: (N,) bool, VOC's mark; eval/coco.py does not look at it.
+        difficult: (N,) bool, VOC's mark; only a protocol that asks for it looks at it.
     """
     image_ids: np.ndarray
     category_ids: np.ndarray

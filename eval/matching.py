@@ -121,7 +121,7 @@ def match(pairs: Pairs, detection_group: np.ndarray, counts: np.ndarray, crowd: 
         pairs: from list_pairs; detections are numbered by group and, within it, by falling score.
         detection_group: (D,) int64.
         counts: (N, A) bool, False where the ground truth is ignored in this area range.
-        crowd: (N,) bool.
+        crowd: (N,) bool, what is never used up: crowds, and where a protocol leaves them out difficult objects.
         annotation_ids: (N,) int64; pycocotools takes a match with id 0 for no match, and so do we.
         num_thresholds: T.
         overlaps: (D,) float64 or None; takes the IoU of each detection's match in the first area range at the lowest

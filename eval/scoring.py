@@ -9,7 +9,8 @@ from eval import voc
 from eval.coco import AITOD, COCO, Curves, Protocol, accumulate, summarize
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays
 
-VOC = replace(COCO, name="voc")             # COCO's matching for the pictures; figures of its own
+# COCO's matching for the pictures, without the difficult objects; figures of its own
+VOC = replace(COCO, name="voc", difficult=True)
 PROTOCOLS = {"aitod": AITOD, "coco": COCO, "voc": VOC}
 
 # The figures that a log line shows. The first decides which weights become best.pt: of VOC's definitions the area under the

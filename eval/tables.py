@@ -3,16 +3,19 @@
 The paper's tables stand in paper_tables.toml, with their source. A Table renders as aligned text for a terminal or as
 Markdown for a README.
 """
+import textwrap
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.coco import AITOD, COCO, Protocol
+from eval.coco import AITOD, COCO, OLRP_PARTS, Protocol
 from eval.scoring import VOC
 from eval.voc import DEFINITIONS
+from eval.wording import ap_note, olrp_note, protocol_name, voc_note
 
 PAPER = Path(__file__).with_name("paper_tables.toml")
+NOTE_WIDTH = 100         # characters of a line in a terminal, unless the table is wider
 DIOR_ROWS = {"AP50_voc07": "VOC07", "AP50_voc12": "VOC12", "AP50_coco": "COCO", "AP50": "COCO"}
 
 
@@ -39,7 +42,7 @@ class Table(NamedTuple):
     Args:
         rows: as wide as `header`; the first column and those in `left` are set left, the others right.
         ours: how many of the last rows are ours; they stand below a line, or in bold.
-        note: a line below, or "".
+        note: a line or more below, or "".
     """
 
     title: str
@@ -59,7 +62,8 @@ class Table(NamedTuple):
         lines.insert(1, rule)
         if self.ours:
             lines.insert(len(lines) - self.ours, rule)
-        return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
+        width = max(len(rule), NOTE_WIDTH)
+        return "\n".join([self.title, *lines, *(textwrap.fill(line, width) for line in self.note.splitlines())])
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown under a heading."""
@@ -74,14 +78,16 @@ class Table(NamedTuple):
 
 
 def all_tables(metrics: dict, subject: Subject, protocol: Protocol) -> list[Table]:
-    """Our table and, for the classes of AI-TOD or DIOR and figures as the paper takes them, its tables with our row below.
+    """Our tables and, for the classes of AI-TOD or DIOR and figures as the paper takes them, its tables with our row below.
 
     Args:
         metrics: as in metrics.json, by `protocol`; one with ranges or limits of its own stands beside nothing.
     """
-    protocol = replace(protocol, olrp=False)
     paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
-    tables = [own_table(metrics, subject)]
+    tables = [own_table(metrics, subject, protocol)]
+    if OLRP_PARTS[0] in metrics:
+        tables.append(olrp_table(metrics, subject, protocol))
+    protocol = replace(protocol, olrp=False)
     if protocol == AITOD and _same_classes(metrics, paper["aitod"]):
         tables.append(_table1(metrics, subject, paper))
         if subject.parameters is not None:
@@ -91,15 +97,23 @@ def all_tables(metrics: dict, subject: Subject, protocol: Protocol) -> list[Tabl
     return tables
 
 
-def own_table(metrics: dict, subject: Subject) -> Table:
-    """Metrics in percent, all classes first, then class by class; "-" where there is no object."""
-    columns = [name for name in metrics if name != "per_class"]
+def own_table(metrics: dict, subject: Subject, protocol: Protocol) -> Table:
+    """Metrics in percent but for oLRP, all classes first, then class by class; "-" where there is no object."""
+    columns = [name for name in metrics if name not in ("per_class", *OLRP_PARTS)]
     rows = [(name, *(_percent(values[c]) for c in columns)) for name, values in
             (("all", metrics), *metrics["per_class"].items())]
-    note = ""
-    if columns == list(DEFINITIONS):
-        note = "AP at IoU 0.5: mean of 11 recalls (voc07), area under the curve (voc12), COCO's 101 recalls and matching (coco)"
-    return Table(f"{subject.name}: {subject.num_images:,} images, in percent", ("class", *columns), rows, note=note)
+    title = f"{subject.name}: {subject.num_images:,} images, {protocol_name(protocol)}, in percent"
+    note = voc_note() if columns == list(DEFINITIONS) else ap_note(protocol)
+    return Table(title, ("class", *columns), rows, note=note)
+
+
+def olrp_table(metrics: dict, subject: Subject, protocol: Protocol) -> Table:
+    """oLRP and its parts in percent and the score where it is lowest; "-" for what is not defined."""
+    parts, score = OLRP_PARTS[:-1], OLRP_PARTS[-1]
+    rows = [(name, *(_percent(values[part]) for part in parts), f"{values[score]:.3g}" if values.get(score, -1) >= 0 else "-")
+            for name, values in (("all", metrics), *metrics["per_class"].items())]
+    title = f"{subject.name}: {subject.num_images:,} images, {protocol_name(protocol)}, oLRP in percent (lower is better)"
+    return Table(title, ("class", *OLRP_PARTS), rows, note=olrp_note())
 
 
 def _table1(metrics: dict, subject: Subject, paper: dict) -> Table:

@@ -41,7 +41,7 @@ def test_voc_of_files_and_of_a_checkpoint_agree_and_the_tables_are_written(train
     written = metrics(tmp_path / "a")
     assert set(written) == {"AP50_voc07", "AP50_voc12", "AP50_coco", "per_class"}
     lines = (tmp_path / "deep/table.md").read_text().splitlines()
-    assert lines[0] == "### YOLO11n: 12 images, in percent"
+    assert lines[0] == "### YOLO11n: 12 images, protocol voc, in percent"
     assert lines[2] == "| class | AP50_voc07 | AP50_voc12 | AP50_coco |" and lines[5].startswith("| alpha | ")
     for name in ("precision_recall", "sizes", "confusion"):
         assert cv2.imread(str(tmp_path / f"a/pictures/{name}.png")) is not None

@@ -159,6 +159,14 @@ def test_equals_pycocotools_in_one_dense_scene():
     assert_same(ground_truth, detections, Protocol("dense", (1, 100, 600), AITOD.area_ranges))
 
 
+def test_equals_pycocotools_on_what_a_dense_detector_leaves(detector_scene):
+    ground_truth, detections = detector_scene
+    assert len(detections) > 3000
+    for protocol in (AITOD, COCO):
+        assert_same(ground_truth, detections, protocol)
+    assert 0.3 < evaluate(ground_truth, detections, AITOD)["AP"] < 0.7
+
+
 def test_chunks_of_pairs_and_blocks_of_detections_change_nothing(monkeypatch):
     ground_truth, detections = random_scene(11)
     whole = accumulate(ground_truth, detections, AITOD)

@@ -40,7 +40,7 @@ def by_loop(ground_truth, detections, score, overlap):
             if d not in used and not excused:
                 counts[-1, ids.index(detection["category_id"])] += 1
     solid = [a for a in ground_truth["annotations"] if not a["difficult"]]
-    return counts, [a["id"] in found for a in solid], [a["area"] ** 0.5 for a in solid]
+    return counts, [a["id"] in found for a in solid], [a["area"] for a in solid]
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -49,9 +49,11 @@ def test_equals_a_loop_on_random_scenes(seed, random_scene, overlap, monkeypatch
     monkeypatch.setattr(grouping, "BLOCK", (1, 30, 1 << 20)[seed % 3])
     ground_truth, detections = random_scene(seed)
     diagnosis = diagnose(ground_truth_arrays(ground_truth), detection_arrays(detections), score=0.3)
-    counts, found, sides = by_loop(ground_truth, detections, 0.3, overlap)
+    counts, found, areas = by_loop(ground_truth, detections, 0.3, overlap)
     assert diagnosis.confusion.tolist() == counts.tolist()
-    assert diagnosis.found.tolist() == found and diagnosis.sides.tolist() == pytest.approx(sides)
+    assert diagnosis.found.tolist() == found and diagnosis.area.tolist() == areas
+    assert diagnosis.used == sum(d["score"] >= 0.3 for d in detections)
+    assert diagnosis.highest == max((d["score"] for d in detections), default=None) or not detections
 
 
 def one_after_the_other(detection, truth, num_detections):
@@ -84,4 +86,5 @@ def test_a_ship_taken_for_a_vehicle_is_a_confusion_and_a_second_detection_an_ala
     assert diagnosis.confusion.tolist() == [[0, 1, 0],      # the ship, its own detection is too weak
                                             [0, 1, 0],
                                             [0, 1, 0]]
-    assert diagnosis.found.tolist() == [False, True] and diagnosis.sides.tolist() == [10, 10]
+    assert diagnosis.found.tolist() == [False, True] and diagnosis.area.tolist() == [100, 100]
+    assert diagnosis.used == 3 and diagnosis.highest == 0.9

@@ -6,6 +6,7 @@ import pytest
 from eval.coco import AITOD, COCO, customized
 from eval.scoring import VOC
 from eval.tables import PAPER, Subject, Table, all_tables
+from eval.wording import bounds, row_name
 
 DATA = tomllib.loads(PAPER.read_text(encoding="utf-8"))
 AITOD_KEYS = ("AP", "AP50", "AP75", "AP_vt", "AP_t", "AP_s", "AP_m", "AR1")
@@ -99,6 +100,52 @@ def test_dior_stands_below_table_2_in_each_definition():
     assert table.rows[-1][1:] == (*(f"{25 + k:.1f}" for k in range(20)), "25.0")
     by_coco = metrics_of(DATA["dior"]["classes"], ("AP", "AP50", "AP75", "AP_s"))
     assert all_tables(by_coco, Subject("dt", 11738), COCO)[1].ours == 1
+
+
+def test_the_table_says_how_its_figures_were_taken():
+    """The bounds are the protocols' areas: 64, 256 and 1024, or 1024 and 9216 square pixels."""
+    aitod, coco = (metrics_of(["ship"], keys) for keys in (AITOD_KEYS, ("AP", "AP_l")))
+    table = all_tables(aitod, Subject("dt", 5), AITOD)[0]
+    assert table.title == "dt: 5 images, protocol aitod, in percent"
+    assert "0.50, 0.55, ..., 0.95" in table.note and "at most 1,500 detections of a class in an image" in table.note
+    assert "very tiny up to 8 px, tiny 8 to 16 px, small 16 to 32 px, medium from 32 px on." in table.note
+    assert "AR1, AR100, AR1500:" in table.note and table.note in table.markdown()
+    assert table.note.split() == table.text().split()[-len(table.note.split()):]
+    assert max(map(len, table.text().splitlines())) <= 100
+    own = customized(COCO, area_ranges=("tall:0:500",), max_dets=(7,))
+    for protocol, name, note in ((COCO, "protocol coco", "small up to 32 px, medium 32 to 96 px, large from 96 px on"),
+                                 (own, "protocol coco with own sizes or limits", "tall up to 22.4 px")):
+        table = all_tables(coco, Subject("dt", 5), protocol)[0]
+        assert f", {name}, in percent" in table.title and note in table.note
+    assert "at most 7 detections" in all_tables(coco, Subject("dt", 5), own)[0].note
+    voc = all_tables(metrics_of(["ship"], ("AP50_voc07", "AP50_voc12", "AP50_coco")), Subject("dt", 5), VOC)[0]
+    assert "protocol voc" in voc.title and "difficult" in voc.note and "100 of a class" in voc.note
+
+
+def test_bounds_in_pixels():
+    assert [bounds(area) for area in ((0, 64), (64, 500), (10_000, 1e9), (1024, 1e10), (0, 1e10))] == [
+        "up to 8 px", "8 to 22.4 px", "100 to 31,622.8 px", "from 32 px on", "any"]
+
+
+def test_olrp_has_a_table_with_all_its_parts_and_the_score():
+    metrics = metrics_of(["ship", "harbour"], ("AP", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN"))
+    for name, score in (("ship", 0.375), ("harbour", -1.0)):
+        metrics["per_class"][name]["oLRP_score"] = score
+    own, olrp = all_tables(metrics, Subject("dt", 5), customized(COCO, olrp=True))
+    assert own.header == ("class", "AP")
+    assert olrp.header == ("class", "oLRP", "oLRP_Loc", "oLRP_FP", "oLRP_FN", "oLRP_score")
+    assert olrp.rows == [("all", "25.0", "25.0", "25.0", "25.0", "-"), ("ship", "25.0", "25.0", "25.0", "25.0", "0.375"),
+                         ("harbour", "26.0", "26.0", "26.0", "26.0", "-")]
+    assert "lower is better" in olrp.title and "Lower is better" in olrp.note
+
+
+@pytest.mark.parametrize(("path", "name"), [
+    ("/a/yolo11n/detections.json", "yolo11n"), ("/a/yolo11n/test/detections.json", "yolo11n"),
+    ("/a/retina/results.bbox.json", "retina"), ("/a/fcos/coco_instances_results.json", "fcos"),
+    ("/a/b/best_predictions_2.json", "b"), ("/a/b/yolo_results.json", "yolo_results"),
+    ("/a/b/rfla.json", "rfla"), ("/a/b/rfla.json.gz", "rfla"), ("/a/b/dt.json.gz", "b"), ("/dt.json", "dt")])
+def test_a_row_is_named_after_the_folder_when_the_file_has_a_name_that_any_tool_gives(path, name):
+    assert row_name(path) == name
 
 
 def test_other_classes_have_one_table():

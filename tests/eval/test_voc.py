@@ -7,6 +7,8 @@ import pytest
 from eval import grouping
 from eval.coco import COCO
 from eval.coco import evaluate as evaluate_coco
+from eval.files import detection_arrays
+from eval.scoring import PROTOCOLS, score
 from eval.voc import evaluate
 
 
@@ -115,6 +117,18 @@ def test_without_difficult_objects_the_third_is_pycocotools_ap50(seed, random_sc
     assert ours["AP50_coco"] == pytest.approx(theirs["AP50"], abs=1e-12)
     for name, values in ours["per_class"].items():
         assert values["AP50_coco"] == pytest.approx(theirs["per_class"][name]["AP50"], abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_curves_of_the_pictures_agree_with_the_table(seed, random_scene):
+    """Difficult objects and crowds included: AP of the precision-recall curves at IoU 0.5 is AP50_coco."""
+    ground_truth, detections = random_scene(seed, difficult=0.4)
+    rng = np.random.default_rng(seed)
+    for annotation in ground_truth["annotations"]:
+        annotation["iscrowd"] = int(rng.random() < 0.15)
+    scored = score(ground_truth, detection_arrays(detections), PROTOCOLS["voc"])
+    drawn = scored.curves.precision[0, :, :, 0, -1].mean(0)                 # (K,)
+    assert drawn.tolist() == pytest.approx([v["AP50_coco"] for v in scored.metrics["per_class"].values()], abs=1e-12)
 
 
 def scene(truths, detections):
