@@ -65,7 +65,8 @@ class Faults:
         (fault, count), *others = self._count.items()
         names = ", ".join(self._names[fault]) + _more(count)
         besides = ", ".join(f"{more} {_have(more)} {other.what}" for other, more in others)
-        raise InputError(f"{self.source}: {count} of {'' if complete else 'the first '}{total} {self.kinds} {_have(count)} "
+        kinds = self.kinds if total != 1 else {"categories": "category"}.get(self.kinds, self.kinds.removesuffix("s"))
+        raise InputError(f"{self.source}: {count} of {'' if complete else 'the first '}{total} {kinds} {_have(count)} "
                          f"{fault.what}: {names}. {fault.remedy}{f' Besides, {besides}.' if besides else ''}")
 
 
