@@ -225,7 +225,7 @@ def _ground_truth(lists: dict, source: str) -> GroundTruthArrays:
     unique(annotations["id"][given], source, "annotation")
     annotations["id"] = np.where(given, annotations["id"], np.arange(1, len(given) + 1))
     boxes = annotations["bbox"]
-    _check_annotations(annotations, "bbox", boxes, {FAR_BOX: _is_far(boxes).any(1)}, source)
+    _check_annotations(annotations, "bbox", boxes, {FAR_BOX: _is_far(boxes)}, source)
     area = np.where(np.isnan(annotations["area"]), boxes[:, 2] * boxes[:, 3], annotations["area"])
     _check_annotations(annotations, "area", area, {NEGATIVE_AREA: area < 0, FAR_AREA: area > FARTHEST}, source)
     return GroundTruthArrays(
@@ -246,10 +246,10 @@ def _check_annotations(annotations: dict[str, np.ndarray], key: str, values: np.
 
 
 def _is_far(boxes: np.ndarray) -> np.ndarray:
-    """(N, 4) bool: finite, and beyond FARTHEST."""
-    if not (boxes.max(initial=0) > FARTHEST or boxes.min(initial=0) < -FARTHEST):      # as always: spares the large arrays
-        return np.broadcast_to(False, boxes.shape)
-    return np.isfinite(boxes) & (np.abs(boxes) > FARTHEST)
+    """(N, 4) -> (N,) bool: a number is finite, and beyond FARTHEST."""
+    if boxes.max(initial=0) <= FARTHEST and boxes.min(initial=0) >= -FARTHEST:         # as always: spares large arrays
+        return np.zeros(len(boxes), bool)
+    return (np.isfinite(boxes) & (np.abs(boxes) > FARTHEST)).any(1)
 
 
 def _names(numbers: np.ndarray, categories: list[dict], source: str) -> dict[int, str]:
@@ -315,7 +315,7 @@ def _gather(batches: Iterable[dict[str, np.ndarray] | Sequence], fields: dict[st
 def check_detections(detections: DetectionArrays, truth: GroundTruthArrays, source: str = "detections") -> None:
     """Raise InputError unless every number is finite, none of a box beyond 1e9, every size >= 0 and every image known."""
     faults = _not_finite(detections, source)
-    faults.add_where(FAR_BOX, _is_far(detections.boxes).any(1), _shown(detections, "bbox", detections.boxes))
+    faults.add_where(FAR_BOX, _is_far(detections.boxes), _shown(detections, "bbox", detections.boxes))
     faults.add_where(NEGATIVE_SIZE, (detections.boxes[:, 2:] < 0).any(1), _shown(detections, "bbox", detections.boxes))
     faults.refuse(len(detections))
     unknown = ~np.isin(detections.image_ids, truth.image_ids)

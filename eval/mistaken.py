@@ -4,15 +4,19 @@ from eval.records import SCORES
 from eval.stream import JsonFile
 
 
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number",
+          type(None): "null"}
+
+
 def no_ground_truth(content: object, source: str) -> InputError:
     """Of a value that is no object; `source` names the file."""
-    return InputError(f"{source}: holds a {type(content).__name__}, but ground truth is a JSON object with "
+    return InputError(f"{source}: holds {_KINDS.get(type(content), type(content))}, but ground truth is a JSON object with "
                       "images, annotations and categories. Were ground truth and detections exchanged?")
 
 
 def no_detections(content: object, source: str) -> InputError:
     """Of a value that is no list."""
-    return InputError(f"{source}: holds a {type(content).__name__}, but detections are a JSON list of objects with "
+    return InputError(f"{source}: holds {_KINDS.get(type(content), type(content))}, but detections are a JSON list of objects with "
                       "image_id, category_id, bbox and score. Were ground truth and detections exchanged?")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from eval.faults import Fault, Faults
 from eval.layout import Field
 
-_WANTED = {"integer": ("an integer", "Give whole numbers."),
+_WANTED = {"integer": ("an integer", "Give whole numbers below 2^63."),
            "number": ("a finite number", "Mend what wrote it; a diverged model predicts NaN."),
            "box": ("four finite numbers", "Boxes are x, y, width, height; a diverged model predicts NaN."),
            "flag": ("a number or a truth value", "Give 0 or 1, without quotes.")}

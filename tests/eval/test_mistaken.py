@@ -123,7 +123,17 @@ def test_detections_inside_an_object_are_pointed_at(tmp_path, content, key):
 
 @pytest.mark.parametrize("content", [TRUTH, {**TRUTH, "annotations": []}, {}, {"annotations": [3]}, {"a": {"b": 1}}])
 def test_ground_truth_in_the_place_of_detections_is_called_an_exchange(tmp_path, content):
-    assert told_of(tmp_path, content).endswith("Were ground truth and detections exchanged?")
+    message = told_of(tmp_path, content)
+    assert message.startswith("holds an object, but detections are a JSON list ")
+    assert message.endswith("Were ground truth and detections exchanged?")
+
+
+@pytest.mark.parametrize(("text", "kind"), [
+    ("null", "null"), ("1", "a number"), ("1.5", "a number"), ('"a"', "a text"), ("true", "a truth value")])
+def test_a_single_value_is_called_as_json_calls_it(tmp_path, text, kind):
+    assert told_of(tmp_path, text.encode()).startswith(f"holds {kind}, but detections are a JSON list ")
+    with pytest.raises(InputError, match=f"holds {kind}, but ground truth is a JSON object "):
+        read_ground_truth_arrays(tmp_path / "dt.json")
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
