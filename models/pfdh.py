@@ -2,8 +2,8 @@
 
 The structure is that of AFPN (Yang et al., SMC 2023) over P2..P5, with adaptive spatial fusion (Liu et al., ASFF, 2019).
 Inside, a level is an eighth as wide as in the neck (at scale n P2 has four channels), and what carries it from end to end is
-linear, as bottlenecks are in MobileNetV2 (Sandler et al., CVPR 2018): an activation on so few channels throws away what it folds.
-The activations stand in the residual branches, the votes, and the paths between levels (docs/decisions.md).
+linear, as bottlenecks are in MobileNetV2 (Sandler et al., CVPR 2018): on so few channels an activation loses what it folds.
+The activations stand in the residual branches, the votes and the paths between levels (docs/decisions.md).
 """
 import torch
 from torch import Tensor, nn
