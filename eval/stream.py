@@ -174,7 +174,7 @@ class JsonFile:
                 yield codecs.getincrementaldecoder("utf-8")().decode(window, final=complete), complete
             except UnicodeDecodeError as error:
                 raise InputError(f"{self.path}: not JSON: byte {self._before + self._at + error.start} is not UTF-8 text. "
-                                 "Give a COCO JSON file.") from error
+                                 "Give a COCO JSON file, saved as UTF-8.") from error
             size *= 4
 
     def _window(self, size: int) -> bytes:
