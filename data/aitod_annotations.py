@@ -48,7 +48,8 @@ def gather(paths: list[Path], lists: dict[str, set[str]]) -> tuple[list[Annotati
     A trainval that is not among them, while its train and val are, is added as to be made of these two.
 
     Args:
-        paths: files, and folders, in which all *.json are read as far as they are AI-TOD's.
+        paths: files, and folders, in which all *.json are read as far as they are AI-TOD's. One that is no JSON is refused
+            where its name is that of a split: without it the set would lack that split.
         lists: from read_lists.
     Returns:
         The files by version and split, and remarks on what is odd.
@@ -56,10 +57,12 @@ def gather(paths: list[Path], lists: dict[str, set[str]]) -> tuple[list[Annotati
     found: dict[tuple[int, str], Annotations] = {}
     notes = []
     for path, named in _files(paths):
+        content = None
         try:
-            entry, remarks = _read(path, lists)
+            content = _content(path)
+            entry, remarks = _read(path, content, lists)
         except InputError as error:
-            if named:
+            if named or content is None and _split_in(path.stem):
                 raise
             notes.append(f"left out: {str(error).removeprefix('--annotations: ')}")
             continue
@@ -156,26 +159,31 @@ def _files(paths: list[Path]) -> list[tuple[Path, bool]]:
     files = []
     for path in paths:
         if path.is_dir():
-            files += [(file, False) for file in sorted(path.rglob("*.json"))]
+            # A Mac puts a file ._NAME beside each.
+            files += [(file, False) for file in sorted(path.rglob("*.json")) if not file.name.startswith(".")]
         else:
             files.append((path, True))
     return files
 
 
-def _read(path: Path, lists: dict[str, set[str]]) -> tuple[Annotations, list[str]]:
+def _content(path: Path) -> object:
     where = f"--annotations: {path}"
     try:
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror}). Name an annotation file of AI-TOD.") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is not JSON ({error}). Download it again.") from None
+        raise InputError(f"{where}: is not JSON ({error}). Download it again, or move it elsewhere.") from None
+
+
+def _read(path: Path, content: object, lists: dict[str, set[str]]) -> tuple[Annotations, list[str]]:
+    where = f"--annotations: {path}"
     try:
         names = {c["id"]: layout.plain(c["name"]) for c in content["categories"]}
         images = {_safe(i["file_name"], where): (int(i["width"]), int(i["height"])) for i in content["images"]}
         counts = Counter(a["category_id"] for a in content["annotations"])
         strange = set(counts) - set(names)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{where}: is not a COCO annotation file of objects ({error!r}). Name one of AI-TOD's.") from None
     known = [layout.plain(name) for name in layout.CLASSES]
     odd = "" if sorted(names.values()) == sorted(known) else f"the classes {', '.join(names.values()):.200}"
@@ -243,8 +251,9 @@ def _split_in(stem: str) -> str | None:
 
 def _safe(name: str, where: str) -> str:
     parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-        raise InputError(f"{where}: has the image name '{name}', which leaves the image folder. Download the file again.")
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts or not name.isprintable():
+        raise InputError(f"{where}: has the image name {name!r}, which names no file in the image folder. Download the file "
+                         "again.")
     return parts.as_posix()
 
 

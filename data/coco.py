@@ -108,11 +108,11 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
         if not all(type(v) is int and 0 < v < FARTHEST for v in size):
             raise InputError(f"{where}: image {entry['id']} ('{name}') has the size {size[0]!r} x {size[1]!r}. Give "
                              "its width and height in pixels.")
-        parts = PurePosixPath(name.replace("\\", "/"))
+        parts = PurePosixPath(name.replace("\\", "/"))      # as Windows writes folders
         if parts.is_absolute() or ".." in parts.parts:
             raise InputError(f"{where}: image {entry['id']} has the file name '{name}', which leaves the image folder. "
                              "Use names relative to data.images.")
-        records.append(ImageRecord(entry["id"], str(folder / name), *size))
+        records.append(ImageRecord(entry["id"], str(folder / parts), *size))
     repeated = [i for i, n in Counter(r.id for r in records).items() if n > 1]
     if repeated:
         raise InputError(f"{where}: image id {repeated[0]} is used twice. Give each image an id of its own.")

@@ -17,7 +17,11 @@ def read_image(path: str | Path) -> np.ndarray:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
-    # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing.
+    # Not imread: of a JPEG that is cut short it makes a picture, grey from there on, and reports nothing. So does imdecode when
+    # zeros follow, as in the file of a download that was not finished: then its last scan, from FFDA on, has no end, FFD9.
+    padded_jpeg = content.startswith(b"\xff\xd8") and content.endswith(bytes(16))
+    if padded_jpeg and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        content = b""
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error as error:      # more pixels than OpenCV takes

@@ -187,7 +187,7 @@ class JsonFile:
                 yield codecs.getincrementaldecoder("utf-8")().decode(window, final=complete), complete
             except UnicodeDecodeError as error:
                 raise InputError(f"{self.path}: not JSON: byte {self._before + self._at + error.start} is not UTF-8 text. "
-                                 "Give a COCO JSON file.") from error
+                                 "Give a COCO JSON file, saved as UTF-8.") from error
             size *= 4
 
     def _window(self, size: int) -> bytes:
@@ -205,6 +205,8 @@ class JsonFile:
         except BROKEN as error:
             raise self._unreadable(error) from error
         self._ended = len(read) < asked
+        if not self._before and not self._buffer:        # at the very start: the mark that some editors write there
+            read = read.removeprefix(codecs.BOM_UTF8)
         self._line, self._column = self._place_of(self._at)
         self._before += self._at
         self._buffer = self._buffer[self._at :] + read

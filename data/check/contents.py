@@ -13,7 +13,7 @@ AREA = 0.01             # relative difference from width x height that is more t
 
 
 def check_images(listing: Listing, looks: dict[str, Look], image_size: int, found: Findings) -> None:
-    """Unreadable, of another size than stated, blank, shown twice, larger than the network's input, without objects."""
+    """Unreadable, of another size than stated, blank, dark, shown twice, larger than the network's input, without objects."""
     split, objects = listing.split, np.bincount(listing.image[listing.label >= 0], minlength=len(listing.names))
     first: dict[str, int] = {}                                  # by digest
     for k, (name, path) in enumerate(zip(listing.names, listing.paths, strict=True)):
@@ -31,6 +31,8 @@ def check_images(listing: Listing, looks: dict[str, Look], image_size: int, foun
             found.add("image_size", split, name, detail=detail)
         if look.blank and objects[k]:
             found.add("image_blank", split, name)
+        if look.dark and objects[k]:
+            found.add("image_dark", split, name)
         if max(look.width, look.height) > image_size:
             found.add("image_shrunk", split, name, detail=f"{look.width} x {look.height}")
         if look.digest:

@@ -68,6 +68,10 @@ KINDS = {
         "Counted twice; where their boxes differ the network learns a contradiction.", "Remove one of each, with its boxes."),
     "image_blank": Kind(
         "hurts", "images of a single colour that have objects", "Their objects cannot be seen.", "Replace the files."),
+    "image_dark": Kind(
+        "hurts", "images that are nearly black and have objects",
+        "Of files with 16 bits only the upper 8 are read: of a satellite's 11 or 12 bits they leave next to nothing.",
+        "Convert them to 8 bits that span the range in use."),
     "image_shrunk": Kind(
         "note", "images larger than train.image_size", "They are scaled down, and tiny objects get tinier.",
         "Set train.image_size to their longer side, or cut them into tiles."),

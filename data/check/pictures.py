@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data.pixels import image_size, read_image
 from errors import InputError
 
+DARK = 32                   # of 255; 13 of 16 bits reach 31, and satellites have 11 or 12
 WORTH_A_PROCESS = 64        # images; a process takes seconds to start
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Look(NamedTuple):
     height: int = 0
     digest: str = ""        # equal for equal pixels (fast: for equal bytes); "": not taken, or nothing but one colour
     blank: bool = False     # of a single colour
+    dark: bool = False      # not so, but nearly black everywhere
     problem: str = ""       # why it cannot be read
 
 
@@ -80,7 +82,7 @@ def _look(path: str, fast: bool) -> Look:
         return Look(width, height, blank=True)
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     digest.update(image)
-    return Look(width, height, digest.hexdigest())
+    return Look(width, height, digest.hexdigest(), dark=bool(image.max() < DARK))
 
 
 def _bytes_digest(path: str) -> str:

@@ -62,7 +62,7 @@ def place_images(listing: Listing, folder: Path, found: Findings) -> None:
     except InputError:              # no such folder, or nothing in it
         present = set()
     for k, name in enumerate(listing.names):
-        path = os.path.normpath(folder / name)
+        path = os.path.normpath(folder / name.replace("\\", "/"))
         if path in present:
             listing.paths[k] = path
         else:

@@ -20,13 +20,16 @@ BAD_FILES = {
     "binary": (lambda coco: b"\xff\xfe\x81", "is not JSON"),
     "a list": (lambda coco: [1], "not a COCO annotation file"),
     "no size": (lambda coco: coco([]) | {"images": [{"id": 1, "file_name": "a.png"}]}, "not a COCO annotation file"),
+    "an endless size": (lambda coco: coco([]) | {"images": [{"file_name": "a.png", "width": float("inf"), "height": 800}]},
+                        "not a COCO annotation file"),
     "other classes": (lambda coco: coco(["a.png"], classes=["plane", "ship"]),
                       "has the classes plane, ship, not just AI-TOD's eight"),
     "a stray category": (lambda coco: coco(["a.png"]) | {"annotations": [{"id": 1, "image_id": 0, "category_id": 9}]},
                          "annotation of category 9"),
     "another size": (lambda coco: coco([]) | {"images": [{"id": 0, "file_name": "a.png", "width": 1024, "height": 800}]},
                      "image 'a.png' measures 1024 x 800 px, where AI-TOD's have 800 x 800"),
-    "a way out": (lambda coco: coco(["../a.png"]), "'../a.png', which leaves the image folder"),
+    "a way out": (lambda coco: coco(["../a.png"]), "'../a.png', which names no file in the image folder"),
+    "a NUL in a name": (lambda coco: coco(["a\0.png"]), r"'a\\x00.png', which names no file in the image folder"),
     "without xView": (lambda coco: coco([f"{k:04x}d.png" for k in range(1869)], boxes=-1869),
                       "1,869 images without xView alone"),
     "no split": (lambda coco: coco(["a.png"]), "neither its images nor its name tell which split"),
@@ -43,6 +46,14 @@ def test_a_bad_annotation_file_is_named(parts, coco, content, message):
         parts.run("--annotations", str(path))
     assert "odd.json" in str(caught.value) and "\n" not in str(caught.value)
     assert parts.run() == 0                     # in a folder it is passed over
+
+
+def test_a_damaged_file_of_a_split_is_not_passed_over_in_a_folder(parts):
+    path = parts.annotation("train")
+    path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")        # as a Mac's archives have beside each file
+    path.write_bytes(path.read_bytes()[:200])
+    assert f"{path}: is not JSON" in parts.refused()
+    assert not parts.output.exists()
 
 
 def test_two_files_for_one_split_must_be_equal(parts, coco):

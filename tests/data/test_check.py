@@ -109,6 +109,9 @@ SPOILED = {
     "a blank image": (
         {"image_blank": {"train": 1}}, {"image": "train/2.png"},
         lambda s: s.picture("train/2.png", np.full((64, 64, 3), 9, np.uint8))),
+    "11 bits in a file of 16": (
+        {"image_dark": {"train": 1}}, {"image": "train/2.png"},
+        lambda s: s.picture("train/2.png", np.random.default_rng(9).integers(0, 2048, (64, 64, 3), dtype=np.uint16))),
     "an image larger than the input": ({"image_shrunk": {"train": 1}}, {"image": "train/3.png", "detail": "64 x 128"}, large),
     "an image without objects": (
         {"image_empty": {"val": 1}}, {"image": "val/0.png"}, lambda s: s.remove("val", image_id=1)),

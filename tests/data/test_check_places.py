@@ -112,6 +112,15 @@ def test_a_folder_in_the_names_that_the_images_are_not_in(clean, check):
     assert "6 of train are elsewhere, such as images/train/0.png" in finding["remedy"] and found["images_looked_at"] == 12
 
 
+def test_names_may_have_folders_as_windows_writes_them(clean, check):
+    for content in clean.content.values():
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].replace("/", "\\")
+    clean.write()
+    code, found = check(clean.root)         # which asks what train.py and test.py say
+    assert (code, found["findings"], found["images_looked_at"]) == (0, [], 12)
+
+
 def test_classes_may_be_chosen(clean, check):
     code, found = check(clean.root, "data.classes=gamma,alpha")
     assert (code, found["findings"]) == (0, [])

@@ -59,6 +59,15 @@ def test_text_that_is_not_json_is_named_by_line_and_column(tmp_path):
     assert message.startswith(f"{file}: not JSON") and "line 2, column 16" in message
 
 
+def test_a_byte_order_mark_before_the_text_is_no_part_of_it(tmp_path):
+    file = tmp_path / "gt.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(GROUND_TRUTH).encode())
+    assert read_ground_truth(file) == GROUND_TRUTH
+    assert read_ground_truth_arrays(file).image_ids.tolist() == ground_truth_arrays(GROUND_TRUTH).image_ids.tolist()
+    file.write_bytes(b"\xef\xbb\xbf?")
+    assert "at line 1, column 1" in message_of(read_ground_truth, file)
+
+
 def test_a_picture_is_not_json(tmp_path):
     (tmp_path / "bad.json").write_bytes(b"\x89PNG\xff\xfe")
     assert "not JSON" in message_of(read_ground_truth, tmp_path / "bad.json")
