@@ -280,12 +280,12 @@ class Trainer:
         name = HEADLINES[self.config.eval.protocol][0]
         value = metrics[name] if metrics else -1.0
         if value > self.best or not metrics:
-            self.best = value
             progress = {"epoch": self.position.epoch, "step": self.position.step, name: value}
             content = checkpoint.inference_content(
                 self.ema.model, self.data.class_names, self.config.to_dict(), progress
             )
-            self._save("best.pt", content, must=done)
+            if self._save("best.pt", content, must=done):       # else the next epoch's may take the place
+                self.best = value
 
     def _save_last(self, must: bool = False) -> None:
         """last.pt: everything that decides how the run goes on."""
@@ -294,8 +294,12 @@ class Trainer:
         if content:
             self._save("last.pt", content, must)
 
-    def _save(self, name: str, content: dict, must: bool) -> None:
-        """Write a checkpoint. Where that fails the previous one stands, and the run goes on, unless this one `must` be."""
+    def _save(self, name: str, content: dict, must: bool) -> bool:
+        """Write a checkpoint. Where that fails the previous one stands, and the run goes on, unless this one `must` be.
+
+        Returns:
+            Whether it was written.
+        """
         path = self.folder / name
         try:
             checkpoint.save(path, content)
@@ -304,3 +308,5 @@ class Trainer:
             if must:
                 raise InputError(f"{line} Make room and go on with --resume.") from None
             tqdm.write(f"{line} The run goes on; make room.")
+            return False
+        return True

@@ -6,16 +6,20 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 import engine.trainer
 from engine import checkpoint, failures
 from engine.config import Config, TrainConfig
 from engine.distributed import Ranks
+from engine.log import RunLog
 from engine.statistics import KeptStatistics
 from engine.trainer import Trainer
 from errors import InputError, MachineError, run
@@ -216,6 +220,72 @@ def test_a_full_disk_is_reported_and_survived_until_the_last_checkpoint(
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(InputError, match=r"best\.pt: could not be written .*Make room and go on with --resume"):
         tiny_run.train("full", "train.epochs=1", "train.close_mosaic=0")
+
+
+def test_a_disk_that_is_full_for_a_while_costs_pictures_and_curves_but_no_line_of_the_log(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Nothing can be written from the second step until the second epoch's last, the first epoch's end included."""
+    full = [False]
+
+    def at_times(original: Callable) -> Callable:
+        def write(*arguments: object) -> object:
+            if full[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(*arguments)
+        return write
+
+    for owner, name in ((os, "fsync"), (Path, "write_bytes"), (EventFileWriter, "flush"), (EventFileWriter, "add_event")):
+        monkeypatch.setattr(owner, name, at_times(getattr(owner, name)))
+    at_step(monkeypatch, 2, lambda _: full.__setitem__(0, True))
+    at_step(monkeypatch, 5, lambda _: full.__setitem__(0, False))
+    assert tiny_run.train("run") == 0
+    out = capsys.readouterr().out
+    assert not full[0]
+    for name in ("last.pt", "best.pt", "log.jsonl", "tensorboard", "pictures/validation.png"):
+        assert f"run/{name}: could not be written (No space left on device)" in out, out
+    log = [json.loads(line) for line in (tiny_run.folder / "run/log.jsonl").read_text().splitlines()]
+    assert [(r["epoch"], r["step"]) for r in log] == [(0, 3), (1, 6)]
+    board = EventAccumulator(str(tiny_run.folder / "run/tensorboard")).Reload()
+    assert [e.step for e in board.Scalars("loss/box")] == [6]
+    assert checkpoint.load(tiny_run.folder / "run/last.pt")["position"]["epoch"] == 2
+    assert (tiny_run.folder / "run/best.pt").exists() and not list((tiny_run.folder / "run").rglob(".*"))
+
+
+def test_a_line_that_is_cut_while_it_is_written_leaves_the_log_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    log = RunLog(tmp_path)
+    log.epoch({"epoch": 0, "step": 1})
+    with monkeypatch.context() as patch:
+        def fail(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(os, "fsync", fail)        # the line is in the file by then
+        log.epoch({"epoch": 1, "step": 2})
+        assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0, "step": 1}\n'
+        log.close()
+        with pytest.raises(SystemExit) as caught:
+            run(lambda: os.fsync(0))            # where nobody else expects it, too
+    assert caught.value.code == 2 and "could not be written (No space left on device)" in capsys.readouterr().err
+    log.epoch({"epoch": 2, "step": 3})
+    lines = [json.loads(line)["epoch"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [0, 1, 2]
+
+
+def test_a_resumed_run_cannot_lose_its_log_to_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines that stay are written beside, as all others are."""
+    RunLog(tmp_path).epoch({"epoch": 0, "step": 1})
+
+    def half(path: Path, text: str) -> None:
+        path.write_bytes(text.encode()[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space"):
+        RunLog(tmp_path, first_epoch=1)
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["log.jsonl"]
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0, "step": 1}\n'
 
 
 def test_a_write_that_the_system_cuts_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
