@@ -30,4 +30,7 @@ def run(main: Callable[[], int | None]) -> None:
         what = error.filename or "the results"
         print(f"error: {what}: could not be written ({error.strerror}). Make room, or name another --output.", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code or 0)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine import config as configs
 from engine.distributed import Ranks
+from engine.failures import in_one_line
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.trainer import Trainer
 from errors import run
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         ranks = None
         try:
             ranks = Ranks(config.train.device)
-            return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
+            with in_one_line(config, ranks.world_size):
+                return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
         except Stopped:
             print(f"stopped by {stop.name} before the first step")
             return EXIT_STOPPED

@@ -18,7 +18,6 @@ from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
-from engine.failures import in_one_line
 from engine.log import RunLog, epoch_line, peak_memory, versions, write_json
 from engine.manifest import write_manifest
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
@@ -98,10 +97,9 @@ class Trainer:
             write_manifest(self)
         self.stop.defer()
         try:
-            with in_one_line(self.config, self.ranks.world_size):
-                while self.position.epoch < self.config.train.epochs and not (self._out_of_steps() and self.position.ended):
-                    self._train_epoch()
-                    self._end_epoch()
+            while self.position.epoch < self.config.train.epochs and not (self._out_of_steps() and self.position.ended):
+                self._train_epoch()
+                self._end_epoch()
         except Stopped:
             if self.log:
                 print(f"\nstopped by {self.stop.name or 'a peer'} and saved in {self.folder}: go on with --resume")

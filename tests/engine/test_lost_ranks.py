@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import torch
 from torch import multiprocessing
 from torch.distributed.run import get_args_parser
 
+import engine.trainer
 import train
 from engine import checkpoint
 from engine.distributed import Ranks
-from errors import InputError
+from errors import InputError, run
 from tests.engine.test_distributed import free_port
 from tests.engine.test_survival import assert_same_end
 
@@ -140,6 +142,61 @@ def test_only_rank_0_needs_the_checkpoint(tiny_run: object) -> None:
     for settings in (("train.max_steps=1",), ("--resume", "train.max_steps=2")):
         multiprocessing.spawn(resume_apart, (free_port(), str(tiny_run.config), folders, settings), nprocs=2)
     assert step(Path(folders[0])) == 2 and not Path(folders[1]).exists()
+
+
+def set_up_apart(rank: int, port: int, config: str, folder: str, slow: float) -> None:
+    """One of two processes; rank 1 cannot read the data, or is `slow` seconds in reading them."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    original = engine.trainer.TrainingData
+
+    def read(*arguments: object) -> object:
+        Path(folder, f"{rank} reads").touch()
+        if rank == 1:
+            time.sleep(slow)
+        return original(*arguments)
+
+    engine.trainer.TrainingData = read
+    settings = ["data.root=/nowhere"] if rank == 1 and not slow else []
+    with open(Path(folder, str(rank)), "w") as file, redirect_stdout(file), redirect_stderr(file):
+        run(lambda: train.main(["--config", config, "--output", f"{folder}/run", *settings]))
+
+
+def start_apart(run: object, slow: float) -> list[multiprocessing.Process]:
+    """Two processes of set_up_apart."""
+    arguments = free_port(), str(run.config), str(run.folder), slow
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=set_up_apart, args=(rank, *arguments)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def ends(run: object, processes: list[multiprocessing.Process]) -> list[tuple[int | None, str]]:
+    """The exit code of each process, and what it said."""
+    for process in processes:
+        process.join(120)
+    return [(process.exitcode, (run.folder / str(rank)).read_text()) for rank, process in enumerate(processes)]
+
+
+def test_a_rank_that_fails_in_set_up_ends_the_others_with_one_line(tiny_run: object) -> None:
+    (code, zero), (other_code, one) = ends(tiny_run, start_apart(tiny_run, slow=0))
+    assert (code, other_code) == (1, 2), zero + one
+    assert zero.startswith("error: a process of this run was lost") and zero.count("\n") == 1
+    assert one.startswith("error: data.train: /nowhere/train.json does not exist") and one.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_rank_waits_for_another_in_set_up_ends_both_with_3(tiny_run: object) -> None:
+    """Python looks at signals between its own steps: rank 0 does when rank 1 has left, and their connection has failed."""
+    processes = start_apart(tiny_run, slow=120)
+    deadline = time.monotonic() + 120
+    while len(list(tiny_run.folder.glob("* reads"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)               # rank 0 reads, and comes to wait where the model is spread
+    for process in processes:
+        os.kill(process.pid, signal.SIGTERM)
+    assert ends(tiny_run, processes) == [(3, "stopped by SIGTERM before the first step\n")] * 2
 
 
 def fail_on_main(rank: int, port: int, folder: str) -> None:

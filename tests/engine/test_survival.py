@@ -20,6 +20,7 @@ from engine import checkpoint, failures
 from engine.config import Config, TrainConfig
 from engine.distributed import Ranks
 from engine.log import RunLog
+from engine.signals import Stopped, StopRequest
 from engine.statistics import KeptStatistics
 from engine.trainer import Trainer
 from errors import InputError, MachineError, run
@@ -42,10 +43,24 @@ def same(a: object, b: object) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
 
 
+def differences(a: object, b: object, where: str) -> list[str]:
+    """Where two trees of plain values and tensors differ, and how much: bits, or the place where a run stood."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [line for key in a for line in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [line for k, pair in enumerate(zip(a, b, strict=True)) for line in differences(*pair, f"{where}/{k}")]
+    if type(a) is type(b) and same(a, b):
+        return []
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
+        return [f"{where}: {int((a != b).sum())} of {a.numel()} entries, by up to {(a.double() - b.double()).abs().max():.3g}"]
+    return [f"{where}: {a!r} and {b!r}"]
+
+
 def assert_same_end(one: Path, other: Path) -> None:
     """Two runs ended with the same last.pt and best.pt."""
     first, second = (checkpoint.load(folder / "last.pt") for folder in (one, other))
-    assert [key for key in DECISIVE if not same(first[key], second[key])] == []
+    found = [line for key in DECISIVE for line in differences(first[key], second[key], key)]
+    assert not found, f"{len(found)} differences: {found[:5]} ... {found[-5:]}"
     assert same(*(checkpoint.load(folder / "best.pt")["weights"] for folder in (one, other)))
 
 
@@ -80,6 +95,19 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_exits_with_3(
     assert "stopped by SIGTERM before the first step" in capsys.readouterr().out
     assert not (tiny_run.folder / "run").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_signals_that_come_twice_change_nothing_but_a_second_ctrl_c_interrupts(capsys: pytest.CaptureFixture) -> None:
+    """torchrun passes on what a scheduler sends to all processes of a job, the ranks among them."""
+    with StopRequest() as stop:
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop
+        with pytest.raises(SystemExit) as caught:
+            run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert caught.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_run_stopped_while_it_validates_goes_on_with_the_validation(
@@ -327,6 +355,10 @@ def test_failures_of_the_machine_are_one_line(error: RuntimeError, kind: type | 
     config = Config(train=TrainConfig(batch_size=16, image_size=800))
     with pytest.raises(kind or RuntimeError) as caught, failures.in_one_line(config, world_size=2):
         raise error
+    if isinstance(error, torch.OutOfMemoryError):
+        with pytest.raises(InputError, match="^eval.batch_size: 16 images .*Lower eval.batch_size.$"), \
+                failures.in_one_line(config, training=False):
+            raise error
     if kind:
         assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
     else:
