@@ -6,7 +6,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -111,13 +111,13 @@ def _append(path: Path, text: str) -> None:
 
 
 def _lines(path: Path) -> list[dict]:
-    """The records of a log.jsonl; a last line that a kill cut off is left out."""
+    """The records of a log.jsonl; lines that a kill cut off, or that are no records, are left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+                records.append(record)
     return records
 
 

@@ -119,6 +119,7 @@ class Trainer:
         self.data.train_loader.batch_sampler.set_position(here.epoch, here.batch)
         self.model.train()
         pending = 0         # batches since the last optimizer step
+        files = []          # their images
         finite = torch.ones((), dtype=torch.bool, device=device)
         started, before = time.perf_counter(), self.seconds
         bar = tqdm(self.data.train_loader, desc=f"epoch {here.epoch + 1}/{train.epochs}", total=total, initial=here.batch,
@@ -127,6 +128,7 @@ class Trainer:
             moment = self.schedule.at(here.epoch, here.batch)
             optim.apply(moment, self.optimizer)
             pending += 1
+            files += [meta.path for meta in batch.meta]
             last = here.batch + 1 == total or here.step + 1 == train.max_steps
             stepping = pending >= moment.accumulate or last
             # As no_sync() would, but without two paths: only the last backward before a step averages over the ranks.
@@ -148,8 +150,8 @@ class Trainer:
             if not stepping:
                 continue
 
-            stop, due = self._optimizer_step(finite, [meta.path for meta in batch.meta])
-            pending = 0
+            stop, due = self._optimizer_step(finite, files)
+            pending, files = 0, []
             finite.fill_(True)
             self.seconds = before + time.perf_counter() - started
             if here.step % 10 < moment.accumulate:
@@ -166,7 +168,7 @@ class Trainer:
 
         Args:
             finite: (), whether this rank's losses are.
-            files: this rank's latest images.
+            files: this rank's images of the step.
         Returns:
             Whether a rank was asked to stop, and whether a checkpoint is due.
         """

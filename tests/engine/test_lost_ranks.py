@@ -23,6 +23,7 @@ from tests.engine.test_survival import assert_same_end
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+PATIENCE = 300          # seconds that a test waits for what takes ten on idle cores; a hang is what it looks for
 SETTINGS = ("train.epochs=8", "train.save_minutes=1e-9", "train.validate_every=4", "train.workers=1")
 
 
@@ -42,7 +43,7 @@ def master() -> tuple[str, ...]:
     return ("--nproc-per-node=2", f"--master-port={free_port()}")
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 100) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before"
@@ -66,7 +67,7 @@ def undisturbed(shared_tiny_set: object, tmp_path_factory: pytest.TempPathFactor
     from tests.engine.conftest import TinyRun
 
     run = TinyRun(shared_tiny_set, tmp_path_factory.mktemp("ranks"))
-    assert start(run, run.folder / "whole", torchrun=master()).wait(120) == 0
+    assert start(run, run.folder / "whole", torchrun=master()).wait(PATIENCE) == 0
     return run
 
 
@@ -83,7 +84,7 @@ def test_a_signal_to_torchrun_saves_on_all_ranks_and_a_resumed_run_ends_the_same
     text = Path(f"{folder}.txt").read_text()
     assert f"stopped by {name.name} and saved in" in text and text.count("and saved in") == 1
     assert 3 <= step(folder) < 24
-    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(120) == 0
+    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(PATIENCE) == 0
     assert_same_end(undisturbed.folder / "whole", folder)
 
 
@@ -94,7 +95,7 @@ def test_a_killed_rank_ends_all_and_torchrun_goes_on_from_the_last_checkpoint(un
     agent = start(undisturbed, folder, torchrun=(*master(), "--max-restarts=1"))
     wait_for(lambda: step(folder) >= 3, agent)
     os.kill(ranks_of(agent)[rank], signal.SIGKILL)
-    assert agent.wait(120) == 0, Path(f"{folder}.txt").read_text()
+    assert agent.wait(PATIENCE) == 0, Path(f"{folder}.txt").read_text()
     assert_same_end(undisturbed.folder / "whole", folder)
 
 
@@ -104,10 +105,10 @@ def test_without_restarts_a_killed_rank_ends_the_run_with_one_line(undisturbed: 
     agent = start(undisturbed, folder, torchrun=master())
     wait_for(lambda: step(folder) >= 3, agent)
     os.kill(ranks_of(agent)[1], signal.SIGKILL)
-    assert agent.wait(60) != 0
+    assert agent.wait(PATIENCE) != 0
     text = Path(f"{folder}.txt").read_text()
     assert "DistBackendError" not in text and text.count("RuntimeError") == 0, text
-    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(120) == 0
+    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(PATIENCE) == 0
     assert_same_end(undisturbed.folder / "whole", folder)
 
 
@@ -122,7 +123,7 @@ def test_two_machines_of_one_rank_each_train_as_one_of_two(undisturbed: object) 
             options = ("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--master-addr=127.0.0.1",
                        f"--master-port={port}")
             agents.append(start(undisturbed, folder.with_name(f"machine {node}"), *settings, torchrun=options))
-        return [agent.wait(120) for agent in agents]
+        return [agent.wait(PATIENCE) for agent in agents]
 
     assert both("train.max_steps=4") == [0, 0]
     assert not (undisturbed.folder / "machine 1").exists()
@@ -175,7 +176,7 @@ def start_apart(run: object, slow: float) -> list[multiprocessing.Process]:
 def ends(run: object, processes: list[multiprocessing.Process]) -> list[tuple[int | None, str]]:
     """The exit code of each process, and what it said."""
     for process in processes:
-        process.join(120)
+        process.join(PATIENCE)
     return [(process.exitcode, (run.folder / str(rank)).read_text()) for rank, process in enumerate(processes)]
 
 
@@ -189,8 +190,8 @@ def test_a_rank_that_fails_in_set_up_ends_the_others_with_one_line(tiny_run: obj
 @pytest.mark.slow
 def test_a_signal_while_a_rank_waits_for_another_in_set_up_ends_both_with_3(tiny_run: object) -> None:
     """Python looks at signals between its own steps: rank 0 does when rank 1 has left, and their connection has failed."""
-    processes = start_apart(tiny_run, slow=120)
-    deadline = time.monotonic() + 120
+    processes = start_apart(tiny_run, slow=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while len(list(tiny_run.folder.glob("* reads"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(2)               # rank 0 reads, and comes to wait where the model is spread

@@ -301,6 +301,12 @@ def test_a_line_that_is_cut_while_it_is_written_leaves_the_log_as_it_was(
     assert lines == [0, 1, 2]
 
 
+def test_lines_of_a_log_that_are_no_records_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(b'{"epoch": 0}\n12\n{"a": 1}\n\xff\x00\n{"epoch": 1}\n{"epoch": 2}\n{"epo')
+    RunLog(tmp_path, first_epoch=2)
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
+
+
 def test_a_resumed_run_cannot_lose_its_log_to_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines that stay are written beside, as all others are."""
     RunLog(tmp_path).epoch({"epoch": 0, "step": 1})
