@@ -158,10 +158,13 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a text in the place of a file in one step: a kill or a full disk leaves the old one."""
+    """Put a text in the place of a file in one step: a kill, a full disk or a power cut leaves the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_text(text)
+        with open(beside, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -95,6 +95,8 @@ class Trainer:
         """Train to the end; returns the script's exit code."""
         if self.log:
             write_manifest(self)
+            if self.position.epoch == self.config.train.epochs:
+                print(f"{self.folder}: has all of its {self.config.train.epochs} epochs; nothing is left to do")
         self.stop.defer()
         try:
             while self.position.epoch < self.config.train.epochs and not (self._out_of_steps() and self.position.ended):
@@ -159,6 +161,7 @@ class Trainer:
             if stop or (due and not last):
                 self._save_last(must=stop)
             if stop:
+                self.ranks.wait()       # until rank 0 has written: a launcher may kill all when the first one ends
                 raise Stopped
             if last:
                 break

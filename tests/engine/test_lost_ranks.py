@@ -200,6 +200,31 @@ def test_a_signal_while_a_rank_waits_for_another_in_set_up_ends_both_with_3(tiny
     assert ends(tiny_run, processes) == [(3, "stopped by SIGTERM before the first step\n")] * 2
 
 
+def stop_apart(rank: int, port: int, config: str, folder: str) -> None:
+    """One of two processes, asked to stop in the first step; rank 0 takes two seconds to write a checkpoint."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    step, save = engine.trainer.Trainer._optimizer_step, checkpoint.save
+
+    def stopped_step(trainer: object, *arguments: object) -> tuple[bool, bool]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, *arguments)
+
+    def slow_save(path: Path, content: dict) -> None:
+        time.sleep(2)
+        save(path, content)
+
+    engine.trainer.Trainer._optimizer_step, checkpoint.save = stopped_step, slow_save
+    assert train.main(["--config", config, "--output", f"{folder}/run"]) == 3
+    Path(folder, str(rank)).write_text(str(Path(folder, "run/last.pt").exists()))
+
+
+def test_no_rank_of_a_stopped_run_ends_before_the_checkpoint_is_written(tiny_run: object) -> None:
+    """srun --kill-on-bad-exit ends all machines when the first one ends."""
+    multiprocessing.spawn(stop_apart, (free_port(), str(tiny_run.config), str(tiny_run.folder)), nprocs=2)
+    assert [(tiny_run.folder / str(rank)).read_text() for rank in (0, 1)] == ["True", "True"]
+
+
 def fail_on_main(rank: int, port: int, folder: str) -> None:
     """Rank 0 raises InputError, rank 1 ends with the same exit code and says nothing."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))

@@ -311,11 +311,10 @@ def test_a_resumed_run_cannot_lose_its_log_to_a_full_disk(tmp_path: Path, monkey
     """The lines that stay are written beside, as all others are."""
     RunLog(tmp_path).epoch({"epoch": 0, "step": 1})
 
-    def half(path: Path, text: str) -> None:
-        path.write_bytes(text.encode()[:9])
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         RunLog(tmp_path, first_epoch=1)
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["log.jsonl"]
