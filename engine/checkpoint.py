@@ -87,10 +87,18 @@ def inference_content(model: RSTinyNet, class_names: tuple[str, ...], config: di
 
 
 def weights_of(content: dict, path: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of a best.pt, or the averaged ones of a last.pt. Raises InputError when a checkpoint holds neither."""
+    """The weights of a best.pt, or the averaged ones of a last.pt.
+
+    Raises:
+        InputError: the checkpoint holds neither, or numbers that are not finite, with which nothing can be learned or found.
+    """
     if "weights" not in content and "ema" not in content:
         raise InputError(f"{path}: holds no weights. Name a best.pt or last.pt that train.py wrote.")
-    return content["weights"] if "weights" in content else content["ema"]
+    weights = content["weights"] if "weights" in content else content["ema"]
+    spoiled = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if spoiled:
+        raise InputError(f"{path}: holds numbers that are not finite, first in {spoiled[0]}. Name another checkpoint.")
+    return weights
 
 
 def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:

@@ -215,8 +215,12 @@ class Trainer:
         done = here.epoch + 1 == train.epochs or self._out_of_steps()
         metrics = None
         if self.data.val_loader is not None and (done or (here.epoch + 1) % train.validate_every == 0):
-            self._save_last()       # a stop while it detects loses nothing
-            metrics = self._validate()
+            self._save_last()       # a kill while it detects loses nothing
+            try:
+                metrics = self._validate()
+            except Stopped:
+                self._save_last(must=True)      # the disk may have been full
+                raise
         sums = dict(zip(SUMS, self.ranks.all_sum(self.sums.clone()).tolist(), strict=True))
         share = here.batch * self.ranks.world_size
         if self.log:

@@ -106,6 +106,14 @@ def test_a_checkpoint_without_weights_is_named(tmp_path: Path) -> None:
         checkpoint.load_for_inference(tmp_path / "best.pt")
 
 
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    weights = {"a": torch.zeros(3), "count": torch.tensor(2), "b": torch.tensor([0, torch.nan])}
+    with pytest.raises(InputError, match="best.pt: holds numbers that are not finite, first in b"):
+        checkpoint.weights_of({"weights": weights}, "best.pt")
+    with pytest.raises(InputError, match="first in b"):
+        checkpoint.weights_of({"ema": weights}, "best.pt")
+
+
 def test_a_file_that_holds_no_run_is_not_resumed_from(trained: object, tmp_path: Path) -> None:
     content = checkpoint.load(trained.folder / "run/last.pt")
     again = ["--config", str(trained.config), "--output", str(tmp_path), "--resume", "train.epochs=1", "data.val="]

@@ -250,6 +250,19 @@ def test_a_full_disk_is_reported_and_survived_until_the_last_checkpoint(
         tiny_run.train("full", "train.epochs=1", "train.close_mosaic=0")
 
 
+def test_a_run_stopped_while_it_validates_does_not_claim_to_be_saved_on_a_full_disk(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(path: Path, content: dict) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(InputError, match=r"last\.pt: could not be written .*Make room"):
+        tiny_run.train("run")
+    assert "and saved in" not in capsys.readouterr().out
+
+
 def test_a_disk_that_is_full_for_a_while_costs_pictures_and_curves_but_no_line_of_the_log(
     tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
