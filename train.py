@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     with StopRequest() as stop:
         ranks = None
         try:
-            ranks = Ranks(config.train.device)
-            with in_one_line(config, ranks.world_size):
+            with in_one_line(config, int(os.environ.get("WORLD_SIZE", "1"))):
+                ranks = Ranks(config.train.device)
                 return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
         except Stopped:
             print(f"stopped by {stop.name} before the first step")

@@ -225,6 +225,30 @@ def test_no_rank_of_a_stopped_run_ends_before_the_checkpoint_is_written(tiny_run
     assert [(tiny_run.folder / str(rank)).read_text() for rank in (0, 1)] == ["True", "True"]
 
 
+def meet(rank: int, port: int, attempt: int, folder: str) -> None:
+    """One of two ranks that torchrun started; from the second attempt on rank 0 is late. They end without a farewell."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                      TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=str(attempt))
+    ready = Path(folder, f"{attempt} {rank}")
+    ready.touch()
+    if attempt and rank == 0:
+        while not Path(folder, f"{attempt} 1").exists():
+            time.sleep(0.1)
+        time.sleep(2)
+    ready.write_text(str(Ranks("cpu").all_max(rank)[0]))
+    os._exit(0)
+
+
+def test_a_restarted_rank_does_not_take_the_address_of_a_rank_0_that_died(tmp_path: Path) -> None:
+    """torchrun's store lives through restarts, and holds the addresses of all attempts."""
+    port = free_port()
+    store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    for attempt in (0, 1):
+        multiprocessing.spawn(meet, (port, attempt, str(tmp_path)), nprocs=2)
+        assert [(tmp_path / f"{attempt} {rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    del store
+
+
 def fail_on_main(rank: int, port: int, folder: str) -> None:
     """Rank 0 raises InputError, rank 1 ends with the same exit code and says nothing."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
