@@ -1,9 +1,10 @@
 """What ends a script with one line instead of a traceback.
 
 Everything below a script raises InputError with a message of one line that names the culprit and the remedy; the script
-prints that line and exits with code 2. MachineError is the same for what no input can mend. Any other exception is a bug
-of ours and keeps its traceback.
+prints that line and exits with code 2. MachineError is the same for what no input can mend. A full disk is input of that
+kind, wherever it is met. Any other exception is a bug of ours and keeps its traceback.
 """
+import errno
 import sys
 from collections.abc import Callable
 
@@ -23,4 +24,13 @@ def run(main: Callable[[], int | None]) -> None:
     except (InputError, MachineError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = error.filename or "the results"
+        print(f"error: {what}: could not be written ({error.strerror}). Make room, or name another --output.", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code or 0)

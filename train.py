@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine import config as configs
 from engine.distributed import Ranks
+from engine.failures import in_one_line
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.trainer import Trainer
 from errors import run
@@ -37,8 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     with StopRequest() as stop:
         ranks = None
         try:
-            ranks = Ranks(config.train.device)
-            return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
+            with in_one_line(config, int(os.environ.get("WORLD_SIZE", "1"))):
+                ranks = Ranks(config.train.device)
+                return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
         except Stopped:
             print(f"stopped by {stop.name} before the first step")
             return EXIT_STOPPED

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import torch
@@ -51,6 +52,10 @@ def load(path: str | Path) -> dict:
         with open(path, "rb") as file:
             if file.read(2) != b"PK":       # torch writes zip archives; anything else would be guessed at
                 raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
+        with zipfile.ZipFile(path) as archive:      # torch does not compare the check sums that it writes
+            damaged = archive.testzip()
+        if damaged:
+            raise InputError(f"{path}: is damaged, as the check sum of {damaged} tells. Copy it once more from where it came.")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint. Name a best.pt or last.pt that train.py wrote.") from None
@@ -61,7 +66,7 @@ def load(path: str | Path) -> dict:
             f"{path}: holds objects other than tensors and plain values, which could run code; it was not loaded. "
             "Name a checkpoint that train.py wrote."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}). It may have been cut off in a copy.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -82,10 +87,18 @@ def inference_content(model: RSTinyNet, class_names: tuple[str, ...], config: di
 
 
 def weights_of(content: dict, path: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of a best.pt, or the averaged ones of a last.pt. Raises InputError when a checkpoint holds neither."""
+    """The weights of a best.pt, or the averaged ones of a last.pt.
+
+    Raises:
+        InputError: the checkpoint holds neither, or numbers that are not finite, with which nothing can be learned or found.
+    """
     if "weights" not in content and "ema" not in content:
         raise InputError(f"{path}: holds no weights. Name a best.pt or last.pt that train.py wrote.")
-    return content["weights"] if "weights" in content else content["ema"]
+    weights = content["weights"] if "weights" in content else content["ema"]
+    spoiled = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if spoiled:
+        raise InputError(f"{path}: holds numbers that are not finite, first in {spoiled[0]}. Name another checkpoint.")
+    return weights
 
 
 def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:

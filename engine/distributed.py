@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import InputError
@@ -49,7 +50,9 @@ class Ranks:
         if self.world_size > 1:
             # Gradients go by NCCL; flags, detections and checkpoints by gloo, so that they neither stop nor fill the GPU.
             # Rank 0 computes the metrics of a large test set while the others wait: far longer than the default 10 minutes.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(hours=2))
+            timeout = timedelta(hours=2)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timeout, store=_own_store(timeout),
+                                    rank=self.rank, world_size=self.world_size)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to call in training: gradients are averaged over the ranks during backward."""
@@ -134,3 +137,15 @@ class Ranks:
         """Leave the group."""
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _own_store(timeout: timedelta) -> dist.Store:
+    """The launcher's store, by which ranks find each other, without what earlier attempts of torchrun left in it.
+
+    torchrun keeps the store when it starts its ranks again: a rank that came before rank 0 would take the address of the
+    rank 0 that died, and fail.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":      # of several machines each counts its own restarts
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return dist.PrefixStore("default_pg", store)

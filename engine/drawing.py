@@ -121,7 +121,9 @@ def grid(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB picture; the format follows the suffix."""
+    """Write an RGB picture; the format follows the suffix. Raises OSError where it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
+    done, content = cv2.imencode(path.suffix, picture[..., ::-1])
+    if not done:
         raise OSError(f"{path}: the picture could not be written")
+    path.write_bytes(content)

@@ -15,27 +15,29 @@ LOST_RANK = ("connection closed by peer", "connection reset by peer", "broken pi
 
 
 @contextmanager
-def in_one_line(config: Config, world_size: int = 1) -> Iterator[None]:
+def in_one_line(config: Config, world_size: int = 1, training: bool = True) -> Iterator[None]:
     """Turn what torch raises when memory or a process is gone into one line; other errors pass."""
     try:
         yield
     except RuntimeError as error:
-        line = explain(error, config, world_size)
+        line = explain(error, config, world_size, training)
         if line is None:
             raise
         raise line from error
 
 
-def explain(error: RuntimeError, config: Config, world_size: int) -> InputError | MachineError | None:
+def explain(error: RuntimeError, config: Config, world_size: int, training: bool) -> InputError | MachineError | None:
     """What to tell the user; None for an error that is none of these."""
     train, text = config.train, str(error).lower()
     if isinstance(error, torch.OutOfMemoryError):
         asked = text.partition("tried to allocate ")[2].partition(". ")[0].upper()
-        return InputError(
-            f"train.batch_size: {train.batch_size // world_size} images of {train.image_size} px do not fit the GPU's memory"
-            f"{f' (asked for {asked} more)' if asked else ''}. Lower train.batch_size or train.image_size, or use "
-            "train.amp=bf16; gradients are accumulated to train.nominal_batch, so that the recipe stays as it is."
-        )
+        key, count = ("train", train.batch_size // world_size) if training else ("eval", config.eval.batch_size)
+        line = (f"{key}.batch_size: {count} images of {train.image_size} px do not fit the GPU's memory"
+                f"{f' (asked for {asked} more)' if asked else ''}. Lower {key}.batch_size")
+        if training:
+            line += (" or train.image_size, or use train.amp=bf16; gradients are accumulated to train.nominal_batch, so that "
+                     "the recipe stays as it is")
+        return InputError(f"{line}.")
     if any(sign in text for sign in SHARED_MEMORY):
         return InputError(
             f"train.workers: the {train.workers} loader processes of each rank ran out of shared memory (/dev/shm), 64 MB in "
@@ -47,6 +49,7 @@ def explain(error: RuntimeError, config: Config, world_size: int) -> InputError 
             "ran out of memory, lower train.workers; go on with --resume."
         )
     if world_size > 1 and any(sign in text for sign in LOST_RANK):
+        go_on = "; the same command with --resume goes on from the last checkpoint" if training else ""
         return MachineError("a process of this run was lost, and the others cannot go on without it. Its own message tells "
-                            "why; the same command with --resume goes on from the last checkpoint.")
+                            f"why{go_on}.")
     return None

@@ -4,12 +4,16 @@ import os
 import platform
 import resource
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torchvision
+from tqdm import tqdm
 
 from engine.checkpoint import code_revision
 from engine.drawing import write_picture
@@ -19,7 +23,9 @@ from errors import InputError
 class RunLog:
     """Write a run's records into its folder.
 
-    A resumed run takes back what was logged after the checkpoint that it starts from, so that no step stands twice.
+    A resumed run takes back what was logged after the checkpoint that it starts from, so that no step stands twice. What
+    cannot be written, as on a full disk, is reported and costs a picture or a point of a curve, never the run; lines of
+    log.jsonl are kept until they can be written.
 
     Args:
         first_epoch: epochs from this one on will be logged anew.
@@ -27,44 +33,91 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, first_epoch: int = 0, first_step: int = 0):
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import: only where it is used
-
         self.folder = folder
         make_folder(folder)
         self.path = folder / "log.jsonl"
         kept = [line for line in _lines(self.path) if line["epoch"] < first_epoch]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        _replace(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.waiting = ""       # lines that could not be written yet
+        self.first_step = first_step
+        self.board = None
+        with self._going_on("tensorboard"):
+            self._open_board()
 
     def epoch(self, record: dict) -> None:
         """Append one line to log.jsonl; its numbers go to TensorBoard too. `epoch` and `step` say where."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        for name, value in _flatten(record):
-            if name not in ("epoch", "step") and isinstance(value, (int, float)):
-                self.board.add_scalar(name, value, record["step"])
-        self.board.flush()
+        self.waiting += json.dumps(record) + "\n"
+        with self._going_on("log.jsonl"):
+            _append(self.path, self.waiting)
+            self.waiting = ""
+        with self._going_on("tensorboard"):
+            self._open_board()
+            for name, value in _flatten(record):
+                if name not in ("epoch", "step") and isinstance(value, (int, float)):
+                    self.board.add_scalar(name, value, record["step"])
+            self.board.flush()
 
     def picture(self, name: str, step: int, picture: np.ndarray) -> None:
         """Show an RGB picture in TensorBoard and keep its latest version as pictures/<name>.png."""
-        write_picture(self.folder / "pictures" / f"{name}.png", picture)
-        self.board.add_image(name, picture, step, dataformats="HWC")
+        with self._going_on(f"pictures/{name}.png"):
+            write_picture(self.folder / "pictures" / f"{name}.png", picture)
+        if self.board:
+            with self._going_on("tensorboard"):
+                self.board.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush what is pending."""
-        self.board.close()
+        if self.board:
+            with self._going_on("tensorboard"):
+                self.board.close()
+
+    def _open_board(self) -> None:
+        """Begin a file of events, unless one is in use."""
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import: only where it is used
+
+        if self.board is None:
+            threading.excepthook = _leave_to_the_caller
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.first_step)
+            self.first_step = None      # taken back once: a later file adds to it
+
+    @contextmanager
+    def _going_on(self, name: str) -> Iterator[None]:
+        """Report what could not be written, and go on."""
+        try:
+            yield
+        except OSError as error:
+            if name == "tensorboard":
+                self.board = None       # its file may end within a record: the next epoch begins another
+            tqdm.write(f"{self.folder / name}: could not be written ({error.strerror or error}). The run goes on; make room.")
+
+
+def _leave_to_the_caller(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback for TensorBoard's thread: what it met is raised by the next call of its writer."""
+    if not type(failure.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(failure)
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to a file all of a text or, where that fails, nothing."""
+    with open(path, "ab", buffering=0) as file:         # a buffer would be written once more when the file is closed
+        before, rest = file.tell(), memoryview(text.encode())
+        try:
+            while rest:
+                rest = rest[file.write(rest):]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def _lines(path: Path) -> list[dict]:
-    """The records of a log.jsonl; a last line that a kill cut off is left out."""
+    """The records of a log.jsonl; lines that a kill cut off, or that are no records, are left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+                records.append(record)
     return records
 
 
@@ -103,9 +156,20 @@ def make_folder(path: Path) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON for people to read, replacing the file in one step."""
+    _replace(path, json.dumps(content, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a text in the place of a file in one step: a kill, a full disk or a power cut leaves the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(beside, path)
+    try:
+        with open(beside, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

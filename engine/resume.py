@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAY_DIFFER_ON_RESUME = ("train.workers", "train.device", "train.max_steps", "train.save_minutes", "data.root", "data.cache",
                         "data.cache_dir")
+NEEDED = ("model", "ema", "ema_updates", "optimizer", "scaler", "position", "best", "sums", "generators", "config",
+          "class_names")
 
 
 @dataclass
@@ -33,7 +35,7 @@ def find_checkpoint(folder: Path, config: Config, resume: bool) -> dict | None:
     """The content of folder/last.pt; None where there is none. Left-overs of a killed write are removed.
 
     Raises:
-        InputError: there is one, but not to be resumed, or written with other settings.
+        InputError: there is one, but not to be resumed, damaged, or written with other settings.
     """
     last = folder / "last.pt"
     if not last.exists():
@@ -42,7 +44,17 @@ def find_checkpoint(folder: Path, config: Config, resume: bool) -> dict | None:
         return None
     if not resume:
         raise InputError(f"{folder}: holds a run already (last.pt). Add --resume to go on, or name another --output.")
-    saved = checkpoint.load(last)
+    try:
+        saved = checkpoint.load(last)
+        missing = [key for key in NEEDED if key not in saved]
+        if missing:
+            raise InputError(f"{last}: cannot be resumed from, as it holds no {missing[0]}.")
+        unknown = saved["position"].keys() - vars(Position()).keys()
+        if unknown:
+            raise InputError(f"{last}: was written by a newer version of this code ({min(unknown)}).")
+    except InputError as error:
+        raise InputError(f"{error} Without it, begin anew in another --output, from best.pt with --weights if there is one."
+                         ) from None
     check_same_config(saved["config"], config.to_dict(), last)
     checkpoint.remove_leftovers(folder)
     return saved

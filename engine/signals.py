@@ -11,7 +11,8 @@ class Stopped(BaseException):
 class StopRequest:
     """While entered, one of the signals raises Stopped; from `defer` on it only sets `name`, which is looked at between steps.
 
-    A second Ctrl-C interrupts at once, for whoever does not want to wait for the step.
+    A second Ctrl-C interrupts at once, for whoever does not want to wait for the step. Other signals that come again, as
+    torchrun passes on what a scheduler sends to all processes, change nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -36,8 +37,9 @@ class StopRequest:
         return bool(self.name)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.deferred and number == signal.SIGINT and self.name:
+        first, name = not self.name, signal.Signals(number).name
+        if name == self.name == "SIGINT":
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-        if not self.deferred:
+        self.name = name
+        if first and not self.deferred:
             raise Stopped

@@ -12,6 +12,7 @@ from engine.datasets import is_voc, open_split, read_truth, split_file, test_loa
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import predict_all
+from engine.failures import in_one_line
 from engine.log import make_folder, write_json
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
@@ -42,9 +43,9 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
             _make_places(output, markdown)
             truth = read_truth(config, split, class_names)      # now, not after hours of detecting
             print(f"{path}: {source.summary()}")
-        found = predict_all(
-            model.to(ranks.device), test_loader(config, source, ranks), config.eval, ranks, source.category_ids
-        )
+        with in_one_line(config, ranks.world_size, training=False):
+            loader = test_loader(config, source, ranks)
+            found = predict_all(model.to(ranks.device), loader, config.eval, ranks, source.category_ids)
         if found is None:
             return 0
         write_detections(output / "detections.json", found.detections)

@@ -18,7 +18,6 @@ from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
-from engine.failures import in_one_line
 from engine.log import RunLog, epoch_line, peak_memory, versions, write_json
 from engine.manifest import write_manifest
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
@@ -96,12 +95,13 @@ class Trainer:
         """Train to the end; returns the script's exit code."""
         if self.log:
             write_manifest(self)
+            if self.position.epoch == self.config.train.epochs:
+                print(f"{self.folder}: has all of its {self.config.train.epochs} epochs; nothing is left to do")
         self.stop.defer()
         try:
-            with in_one_line(self.config, self.ranks.world_size):
-                while self.position.epoch < self.config.train.epochs and not (self._out_of_steps() and self.position.ended):
-                    self._train_epoch()
-                    self._end_epoch()
+            while self.position.epoch < self.config.train.epochs and not (self._out_of_steps() and self.position.ended):
+                self._train_epoch()
+                self._end_epoch()
         except Stopped:
             if self.log:
                 print(f"\nstopped by {self.stop.name or 'a peer'} and saved in {self.folder}: go on with --resume")
@@ -121,6 +121,7 @@ class Trainer:
         self.data.train_loader.batch_sampler.set_position(here.epoch, here.batch)
         self.model.train()
         pending = 0         # batches since the last optimizer step
+        files = []          # their images
         finite = torch.ones((), dtype=torch.bool, device=device)
         started, before = time.perf_counter(), self.seconds
         bar = tqdm(self.data.train_loader, desc=f"epoch {here.epoch + 1}/{train.epochs}", total=total, initial=here.batch,
@@ -129,6 +130,7 @@ class Trainer:
             moment = self.schedule.at(here.epoch, here.batch)
             optim.apply(moment, self.optimizer)
             pending += 1
+            files += [meta.path for meta in batch.meta]
             last = here.batch + 1 == total or here.step + 1 == train.max_steps
             stepping = pending >= moment.accumulate or last
             # As no_sync() would, but without two paths: only the last backward before a step averages over the ranks.
@@ -150,8 +152,8 @@ class Trainer:
             if not stepping:
                 continue
 
-            stop, due = self._optimizer_step(finite, [meta.path for meta in batch.meta])
-            pending = 0
+            stop, due = self._optimizer_step(finite, files)
+            pending, files = 0, []
             finite.fill_(True)
             self.seconds = before + time.perf_counter() - started
             if here.step % 10 < moment.accumulate:
@@ -159,6 +161,7 @@ class Trainer:
             if stop or (due and not last):
                 self._save_last(must=stop)
             if stop:
+                self.ranks.wait()       # until rank 0 has written: a launcher may kill all when the first one ends
                 raise Stopped
             if last:
                 break
@@ -168,7 +171,7 @@ class Trainer:
 
         Args:
             finite: (), whether this rank's losses are.
-            files: this rank's latest images.
+            files: this rank's images of the step.
         Returns:
             Whether a rank was asked to stop, and whether a checkpoint is due.
         """
@@ -212,8 +215,12 @@ class Trainer:
         done = here.epoch + 1 == train.epochs or self._out_of_steps()
         metrics = None
         if self.data.val_loader is not None and (done or (here.epoch + 1) % train.validate_every == 0):
-            self._save_last()       # a stop while it detects loses nothing
-            metrics = self._validate()
+            self._save_last()       # a kill while it detects loses nothing
+            try:
+                metrics = self._validate()
+            except Stopped:
+                self._save_last(must=True)      # the disk may have been full
+                raise
         sums = dict(zip(SUMS, self.ranks.all_sum(self.sums.clone()).tolist(), strict=True))
         share = here.batch * self.ranks.world_size
         if self.log:
@@ -280,12 +287,12 @@ class Trainer:
         name = HEADLINES[self.config.eval.protocol][0]
         value = metrics[name] if metrics else -1.0
         if value > self.best or not metrics:
-            self.best = value
             progress = {"epoch": self.position.epoch, "step": self.position.step, name: value}
             content = checkpoint.inference_content(
                 self.ema.model, self.data.class_names, self.config.to_dict(), progress
             )
-            self._save("best.pt", content, must=done)
+            if self._save("best.pt", content, must=done):       # else the next epoch's may take the place
+                self.best = value
 
     def _save_last(self, must: bool = False) -> None:
         """last.pt: everything that decides how the run goes on."""
@@ -294,8 +301,12 @@ class Trainer:
         if content:
             self._save("last.pt", content, must)
 
-    def _save(self, name: str, content: dict, must: bool) -> None:
-        """Write a checkpoint. Where that fails the previous one stands, and the run goes on, unless this one `must` be."""
+    def _save(self, name: str, content: dict, must: bool) -> bool:
+        """Write a checkpoint. Where that fails the previous one stands, and the run goes on, unless this one `must` be.
+
+        Returns:
+            Whether it was written.
+        """
         path = self.folder / name
         try:
             checkpoint.save(path, content)
@@ -304,3 +315,5 @@ class Trainer:
             if must:
                 raise InputError(f"{line} Make room and go on with --resume.") from None
             tqdm.write(f"{line} The run goes on; make room.")
+            return False
+        return True

@@ -57,7 +57,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path, 
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("damage", ["absent", "folder", "empty", "cut", "text", "foreign", "tensor"])
+@pytest.mark.parametrize("damage", ["absent", "folder", "empty", "cut", "bit", "text", "foreign", "tensor"])
 def test_what_is_not_a_checkpoint_is_named_in_one_line(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "best.pt"
     checkpoint.save(path, {"weights": {"a": torch.zeros(1000)}})
@@ -70,6 +70,10 @@ def test_what_is_not_a_checkpoint_is_named_in_one_line(tmp_path: Path, damage: s
         path.write_bytes(b"")
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-600])
+    elif damage == "bit":
+        content = bytearray(path.read_bytes())
+        content[content.index(bytes(400)) + 200] ^= 1       # of a weight
+        path.write_bytes(content)
     elif damage == "text":
         path.write_text("weights")
     else:
@@ -100,6 +104,29 @@ def test_a_checkpoint_without_weights_is_named(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "best.pt", {"class_names": ["a"]})
     with pytest.raises(InputError, match="best.pt: holds no weights"):
         checkpoint.load_for_inference(tmp_path / "best.pt")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    weights = {"a": torch.zeros(3), "count": torch.tensor(2), "b": torch.tensor([0, torch.nan])}
+    with pytest.raises(InputError, match="best.pt: holds numbers that are not finite, first in b"):
+        checkpoint.weights_of({"weights": weights}, "best.pt")
+    with pytest.raises(InputError, match="first in b"):
+        checkpoint.weights_of({"ema": weights}, "best.pt")
+
+
+def test_a_file_that_holds_no_run_is_not_resumed_from(trained: object, tmp_path: Path) -> None:
+    content = checkpoint.load(trained.folder / "run/last.pt")
+    again = ["--config", str(trained.config), "--output", str(tmp_path), "--resume", "train.epochs=1", "data.val="]
+    newer = {**content, "position": {**content["position"], "future": 1}}
+    best = checkpoint.load(trained.folder / "run/best.pt")
+    for other, words in ((best, "holds no model"), (newer, "newer version of this code .future.")):
+        checkpoint.save(tmp_path / "last.pt", other)
+        with pytest.raises(InputError, match=rf"last.pt: .*{words}.*another --output, from best.pt with --weights"):
+            train.main(again)
+    for key in content.keys() - {"format", "seconds", "data_fingerprint", "versions", "model_config"}:
+        checkpoint.save(tmp_path / "last.pt", {k: v for k, v in content.items() if k != key})
+        with pytest.raises(InputError, match=f"holds no {key}"):
+            train.main(again)
 
 
 def test_a_run_older_than_a_key_goes_on_with_its_default(trained: object, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,17 @@ import torch
 from torch import multiprocessing
 from torch.distributed.run import get_args_parser
 
+import engine.trainer
 import train
 from engine import checkpoint
 from engine.distributed import Ranks
-from errors import InputError
+from errors import InputError, run
 from tests.engine.test_distributed import free_port
 from tests.engine.test_survival import assert_same_end
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+PATIENCE = 300          # seconds that a test waits for what takes ten on idle cores; a hang is what it looks for
 SETTINGS = ("train.epochs=8", "train.save_minutes=1e-9", "train.validate_every=4", "train.workers=1")
 
 
@@ -40,7 +43,7 @@ def master() -> tuple[str, ...]:
     return ("--nproc-per-node=2", f"--master-port={free_port()}")
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 100) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before"
@@ -64,7 +67,7 @@ def undisturbed(shared_tiny_set: object, tmp_path_factory: pytest.TempPathFactor
     from tests.engine.conftest import TinyRun
 
     run = TinyRun(shared_tiny_set, tmp_path_factory.mktemp("ranks"))
-    assert start(run, run.folder / "whole", torchrun=master()).wait(120) == 0
+    assert start(run, run.folder / "whole", torchrun=master()).wait(PATIENCE) == 0
     return run
 
 
@@ -81,7 +84,7 @@ def test_a_signal_to_torchrun_saves_on_all_ranks_and_a_resumed_run_ends_the_same
     text = Path(f"{folder}.txt").read_text()
     assert f"stopped by {name.name} and saved in" in text and text.count("and saved in") == 1
     assert 3 <= step(folder) < 24
-    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(120) == 0
+    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(PATIENCE) == 0
     assert_same_end(undisturbed.folder / "whole", folder)
 
 
@@ -92,7 +95,7 @@ def test_a_killed_rank_ends_all_and_torchrun_goes_on_from_the_last_checkpoint(un
     agent = start(undisturbed, folder, torchrun=(*master(), "--max-restarts=1"))
     wait_for(lambda: step(folder) >= 3, agent)
     os.kill(ranks_of(agent)[rank], signal.SIGKILL)
-    assert agent.wait(120) == 0, Path(f"{folder}.txt").read_text()
+    assert agent.wait(PATIENCE) == 0, Path(f"{folder}.txt").read_text()
     assert_same_end(undisturbed.folder / "whole", folder)
 
 
@@ -102,10 +105,10 @@ def test_without_restarts_a_killed_rank_ends_the_run_with_one_line(undisturbed: 
     agent = start(undisturbed, folder, torchrun=master())
     wait_for(lambda: step(folder) >= 3, agent)
     os.kill(ranks_of(agent)[1], signal.SIGKILL)
-    assert agent.wait(60) != 0
+    assert agent.wait(PATIENCE) != 0
     text = Path(f"{folder}.txt").read_text()
     assert "DistBackendError" not in text and text.count("RuntimeError") == 0, text
-    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(120) == 0
+    assert start(undisturbed, folder, "--resume", torchrun=master()).wait(PATIENCE) == 0
     assert_same_end(undisturbed.folder / "whole", folder)
 
 
@@ -120,7 +123,7 @@ def test_two_machines_of_one_rank_each_train_as_one_of_two(undisturbed: object) 
             options = ("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--master-addr=127.0.0.1",
                        f"--master-port={port}")
             agents.append(start(undisturbed, folder.with_name(f"machine {node}"), *settings, torchrun=options))
-        return [agent.wait(120) for agent in agents]
+        return [agent.wait(PATIENCE) for agent in agents]
 
     assert both("train.max_steps=4") == [0, 0]
     assert not (undisturbed.folder / "machine 1").exists()
@@ -140,6 +143,110 @@ def test_only_rank_0_needs_the_checkpoint(tiny_run: object) -> None:
     for settings in (("train.max_steps=1",), ("--resume", "train.max_steps=2")):
         multiprocessing.spawn(resume_apart, (free_port(), str(tiny_run.config), folders, settings), nprocs=2)
     assert step(Path(folders[0])) == 2 and not Path(folders[1]).exists()
+
+
+def set_up_apart(rank: int, port: int, config: str, folder: str, slow: float) -> None:
+    """One of two processes; rank 1 cannot read the data, or is `slow` seconds in reading them."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    original = engine.trainer.TrainingData
+
+    def read(*arguments: object) -> object:
+        Path(folder, f"{rank} reads").touch()
+        if rank == 1:
+            time.sleep(slow)
+        return original(*arguments)
+
+    engine.trainer.TrainingData = read
+    settings = ["data.root=/nowhere"] if rank == 1 and not slow else []
+    with open(Path(folder, str(rank)), "w") as file, redirect_stdout(file), redirect_stderr(file):
+        run(lambda: train.main(["--config", config, "--output", f"{folder}/run", *settings]))
+
+
+def start_apart(run: object, slow: float) -> list[multiprocessing.Process]:
+    """Two processes of set_up_apart."""
+    arguments = free_port(), str(run.config), str(run.folder), slow
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=set_up_apart, args=(rank, *arguments)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def ends(run: object, processes: list[multiprocessing.Process]) -> list[tuple[int | None, str]]:
+    """The exit code of each process, and what it said."""
+    for process in processes:
+        process.join(PATIENCE)
+    return [(process.exitcode, (run.folder / str(rank)).read_text()) for rank, process in enumerate(processes)]
+
+
+def test_a_rank_that_fails_in_set_up_ends_the_others_with_one_line(tiny_run: object) -> None:
+    (code, zero), (other_code, one) = ends(tiny_run, start_apart(tiny_run, slow=0))
+    assert (code, other_code) == (1, 2), zero + one
+    assert zero.startswith("error: a process of this run was lost") and zero.count("\n") == 1
+    assert one.startswith("error: data.train: /nowhere/train.json does not exist") and one.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_rank_waits_for_another_in_set_up_ends_both_with_3(tiny_run: object) -> None:
+    """Python looks at signals between its own steps: rank 0 does when rank 1 has left, and their connection has failed."""
+    processes = start_apart(tiny_run, slow=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while len(list(tiny_run.folder.glob("* reads"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)               # rank 0 reads, and comes to wait where the model is spread
+    for process in processes:
+        os.kill(process.pid, signal.SIGTERM)
+    assert ends(tiny_run, processes) == [(3, "stopped by SIGTERM before the first step\n")] * 2
+
+
+def stop_apart(rank: int, port: int, config: str, folder: str) -> None:
+    """One of two processes, asked to stop in the first step; rank 0 takes two seconds to write a checkpoint."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    step, save = engine.trainer.Trainer._optimizer_step, checkpoint.save
+
+    def stopped_step(trainer: object, *arguments: object) -> tuple[bool, bool]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, *arguments)
+
+    def slow_save(path: Path, content: dict) -> None:
+        time.sleep(2)
+        save(path, content)
+
+    engine.trainer.Trainer._optimizer_step, checkpoint.save = stopped_step, slow_save
+    assert train.main(["--config", config, "--output", f"{folder}/run"]) == 3
+    Path(folder, str(rank)).write_text(str(Path(folder, "run/last.pt").exists()))
+
+
+def test_no_rank_of_a_stopped_run_ends_before_the_checkpoint_is_written(tiny_run: object) -> None:
+    """srun --kill-on-bad-exit ends all machines when the first one ends."""
+    multiprocessing.spawn(stop_apart, (free_port(), str(tiny_run.config), str(tiny_run.folder)), nprocs=2)
+    assert [(tiny_run.folder / str(rank)).read_text() for rank in (0, 1)] == ["True", "True"]
+
+
+def meet(rank: int, port: int, attempt: int, folder: str) -> None:
+    """One of two ranks that torchrun started; from the second attempt on rank 0 is late. They end without a farewell."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                      TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=str(attempt))
+    ready = Path(folder, f"{attempt} {rank}")
+    ready.touch()
+    if attempt and rank == 0:
+        while not Path(folder, f"{attempt} 1").exists():
+            time.sleep(0.1)
+        time.sleep(2)
+    ready.write_text(str(Ranks("cpu").all_max(rank)[0]))
+    os._exit(0)
+
+
+def test_a_restarted_rank_does_not_take_the_address_of_a_rank_0_that_died(tmp_path: Path) -> None:
+    """torchrun's store lives through restarts, and holds the addresses of all attempts."""
+    port = free_port()
+    store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    for attempt in (0, 1):
+        multiprocessing.spawn(meet, (port, attempt, str(tmp_path)), nprocs=2)
+        assert [(tmp_path / f"{attempt} {rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    del store
 
 
 def fail_on_main(rank: int, port: int, folder: str) -> None:

@@ -6,16 +6,21 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 import engine.trainer
 from engine import checkpoint, failures
 from engine.config import Config, TrainConfig
 from engine.distributed import Ranks
+from engine.log import RunLog
+from engine.signals import Stopped, StopRequest
 from engine.statistics import KeptStatistics
 from engine.trainer import Trainer
 from errors import InputError, MachineError, run
@@ -38,10 +43,24 @@ def same(a: object, b: object) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else type(a) is type(b) and a == b
 
 
+def differences(a: object, b: object, where: str) -> list[str]:
+    """Where two trees of plain values and tensors differ, and how much: bits, or the place where a run stood."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [line for key in a for line in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [line for k, pair in enumerate(zip(a, b, strict=True)) for line in differences(*pair, f"{where}/{k}")]
+    if type(a) is type(b) and same(a, b):
+        return []
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
+        return [f"{where}: {int((a != b).sum())} of {a.numel()} entries, by up to {(a.double() - b.double()).abs().max():.3g}"]
+    return [f"{where}: {a!r} and {b!r}"]
+
+
 def assert_same_end(one: Path, other: Path) -> None:
     """Two runs ended with the same last.pt and best.pt."""
     first, second = (checkpoint.load(folder / "last.pt") for folder in (one, other))
-    assert [key for key in DECISIVE if not same(first[key], second[key])] == []
+    found = [line for key in DECISIVE for line in differences(first[key], second[key], key)]
+    assert not found, f"{len(found)} differences: {found[:5]} ... {found[-5:]}"
     assert same(*(checkpoint.load(folder / "best.pt")["weights"] for folder in (one, other)))
 
 
@@ -76,6 +95,19 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_exits_with_3(
     assert "stopped by SIGTERM before the first step" in capsys.readouterr().out
     assert not (tiny_run.folder / "run").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_signals_that_come_twice_change_nothing_but_a_second_ctrl_c_interrupts(capsys: pytest.CaptureFixture) -> None:
+    """torchrun passes on what a scheduler sends to all processes of a job, the ranks among them."""
+    with StopRequest() as stop:
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop
+        with pytest.raises(SystemExit) as caught:
+            run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert caught.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_run_stopped_while_it_validates_goes_on_with_the_validation(
@@ -218,6 +250,90 @@ def test_a_full_disk_is_reported_and_survived_until_the_last_checkpoint(
         tiny_run.train("full", "train.epochs=1", "train.close_mosaic=0")
 
 
+def test_a_run_stopped_while_it_validates_does_not_claim_to_be_saved_on_a_full_disk(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(path: Path, content: dict) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(InputError, match=r"last\.pt: could not be written .*Make room"):
+        tiny_run.train("run")
+    assert "and saved in" not in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_for_a_while_costs_pictures_and_curves_but_no_line_of_the_log(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Nothing can be written from the second step until the second epoch's last, the first epoch's end included."""
+    full = [False]
+
+    def at_times(original: Callable) -> Callable:
+        def write(*arguments: object) -> object:
+            if full[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(*arguments)
+        return write
+
+    for owner, name in ((os, "fsync"), (Path, "write_bytes"), (EventFileWriter, "flush"), (EventFileWriter, "add_event")):
+        monkeypatch.setattr(owner, name, at_times(getattr(owner, name)))
+    at_step(monkeypatch, 2, lambda _: full.__setitem__(0, True))
+    at_step(monkeypatch, 5, lambda _: full.__setitem__(0, False))
+    assert tiny_run.train("run") == 0
+    out = capsys.readouterr().out
+    assert not full[0]
+    for name in ("last.pt", "best.pt", "log.jsonl", "tensorboard", "pictures/validation.png"):
+        assert f"run/{name}: could not be written (No space left on device)" in out, out
+    log = [json.loads(line) for line in (tiny_run.folder / "run/log.jsonl").read_text().splitlines()]
+    assert [(r["epoch"], r["step"]) for r in log] == [(0, 3), (1, 6)]
+    board = EventAccumulator(str(tiny_run.folder / "run/tensorboard")).Reload()
+    assert [e.step for e in board.Scalars("loss/box")] == [6]
+    assert checkpoint.load(tiny_run.folder / "run/last.pt")["position"]["epoch"] == 2
+    assert (tiny_run.folder / "run/best.pt").exists() and not list((tiny_run.folder / "run").rglob(".*"))
+
+
+def test_a_line_that_is_cut_while_it_is_written_leaves_the_log_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    log = RunLog(tmp_path)
+    log.epoch({"epoch": 0, "step": 1})
+    with monkeypatch.context() as patch:
+        def fail(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(os, "fsync", fail)        # the line is in the file by then
+        log.epoch({"epoch": 1, "step": 2})
+        assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0, "step": 1}\n'
+        log.close()
+        with pytest.raises(SystemExit) as caught:
+            run(lambda: os.fsync(0))            # where nobody else expects it, too
+    assert caught.value.code == 2 and "could not be written (No space left on device)" in capsys.readouterr().err
+    log.epoch({"epoch": 2, "step": 3})
+    lines = [json.loads(line)["epoch"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == [0, 1, 2]
+
+
+def test_lines_of_a_log_that_are_no_records_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(b'{"epoch": 0}\n12\n{"a": 1}\n\xff\x00\n{"epoch": 1}\n{"epoch": 2}\n{"epo')
+    RunLog(tmp_path, first_epoch=2)
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
+
+
+def test_a_resumed_run_cannot_lose_its_log_to_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines that stay are written beside, as all others are."""
+    RunLog(tmp_path).epoch({"epoch": 0, "step": 1})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        RunLog(tmp_path, first_epoch=1)
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["log.jsonl"]
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0, "step": 1}\n'
+
+
 def test_a_write_that_the_system_cuts_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     """A file may grow to 100 kB and no more, which fails in the middle of torch's writer as a full disk does."""
     path = tmp_path / "last.pt"
@@ -257,6 +373,10 @@ def test_failures_of_the_machine_are_one_line(error: RuntimeError, kind: type | 
     config = Config(train=TrainConfig(batch_size=16, image_size=800))
     with pytest.raises(kind or RuntimeError) as caught, failures.in_one_line(config, world_size=2):
         raise error
+    if isinstance(error, torch.OutOfMemoryError):
+        with pytest.raises(InputError, match="^eval.batch_size: 16 images .*Lower eval.batch_size.$"), \
+                failures.in_one_line(config, training=False):
+            raise error
     if kind:
         assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
     else:

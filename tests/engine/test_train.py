@@ -102,10 +102,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert_same(*logs)
 
 
-def test_a_run_that_is_complete_stays_as_it_is(tiny_run: object) -> None:
+def test_a_run_that_is_complete_stays_as_it_is_and_says_so(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
     assert tiny_run.train("run") == 0
     log, best = ((tiny_run.folder / "run" / name).read_bytes() for name in ("log.jsonl", "best.pt"))
+    assert "nothing is left to do" not in capsys.readouterr().out
     assert tiny_run.train("run", "--resume") == 0
+    assert "run: has all of its 2 epochs; nothing is left to do" in capsys.readouterr().out
     assert (tiny_run.folder / "run/log.jsonl").read_bytes() == log
     assert (tiny_run.folder / "run/best.pt").read_bytes() == best
 
