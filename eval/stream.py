@@ -205,8 +205,6 @@ class JsonFile:
         except BROKEN as error:
             raise self._unreadable(error) from error
         self._ended = len(read) < asked
-        if not self._before and not self._buffer:        # at the very start: the mark that some editors write there
-            read = read.removeprefix(codecs.BOM_UTF8)
         self._line, self._column = self._place_of(self._at)
         self._before += self._at
         self._buffer = self._buffer[self._at :] + read
