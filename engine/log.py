@@ -97,6 +97,8 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output: {path} cannot be a folder ({error.strerror}). Name another one.") from None
+    if not os.access(path, os.W_OK):
+        raise InputError(f"--output: nothing may be written into {path}. Name another folder.")
 
 
 def write_json(path: Path, content: dict) -> None:

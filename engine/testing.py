@@ -1,4 +1,6 @@
 """What test.py does: score a checkpoint on a split, or a file of detections against a file of annotations."""
+import os
+import tomllib
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from engine.log import make_folder, write_json
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score
-from eval.tables import Subject, all_tables
+from eval.tables import PAPER, Subject, all_tables
 from eval.wording import row_name
 from models import ModelConfig, build_model
 
@@ -37,7 +39,7 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         source = open_split(config, split, class_names, training=False)
         output = output or path.parent / split
         if ranks.is_main:
-            make_folder(output)
+            _make_places(output, markdown)
             truth = read_truth(config, split, class_names)      # now, not after hours of detecting
             print(f"{path}: {source.summary()}")
         found = predict_all(
@@ -67,17 +69,55 @@ def test_files(
         output: None: a folder beside the detections, named after them and the protocol.
         overrides: what changes in the protocol, such as eval.olrp=true.
     """
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key not in SCORING_KEYS:
-            raise InputError(f"'{override}': belongs to a checkpoint. With files alone {', '.join(SCORING_KEYS)} can be set.")
     config = configs.from_dict({"eval": {"protocol": protocol}}, "test.py", overrides)
+    for override in overrides:
+        if override.partition("=")[0] not in SCORING_KEYS:
+            raise InputError(f"'{override}': belongs to a checkpoint. With files alone --protocol, {', '.join(SCORING_KEYS)} "
+                             "can be set.")
+    for path in (ground_truth, detections):
+        _check_is_there(path)
+    name = Path(detections.name.removesuffix(".gz")).stem
+    if _is_pipe(detections):
+        if output is None:
+            raise InputError(f"--output: is needed, as no folder is beside the pipe {detections}. Name one for the results.")
+        name = output.resolve().name                            # better than 63, of /dev/fd/63
+    output = output or detections.with_name(f"{name}_{protocol}")
+    _make_places(output, markdown)
     truth = read_ground_truth_arrays(ground_truth)
     scored = score(truth, read_detections(detections, truth), config.eval.scoring())
-    output = output or detections.with_name(f"{detections.stem}_{protocol}")
-    make_folder(output)
-    _report(scored, Subject(row_name(detections), len(scored.truth.image_ids)), output, markdown)
+    called = name if _is_pipe(detections) else row_name(detections)
+    _report(scored, Subject(called, len(scored.truth.image_ids)), output, markdown)
     return 0
+
+
+def _check_is_there(path: Path) -> None:
+    """Raise InputError for what cannot be a file to read, so that no folder is made for its results."""
+    try:
+        path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Name a JSON file in it.")
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether nothing can lie beside it. /dev/stdin may look like a file, as after `< file`."""
+    return not path.is_file() or path.parent in (Path("/dev"), Path("/dev/fd")) or path.is_relative_to("/proc")
+
+
+def _make_places(output: Path, markdown: Path | None) -> None:
+    """Make the folders of the results, now, not after hours of detecting. Raises InputError where that cannot be."""
+    make_folder(output)
+    if markdown is None:
+        return
+    if markdown.is_dir():
+        raise InputError(f"--markdown: {markdown} is a folder. Name a file, such as {markdown / 'table.md'}.")
+    try:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--markdown: {markdown.parent} cannot be a folder ({error.strerror}). Name another file.") from None
+    if not os.access(markdown if markdown.exists() else markdown.parent, os.W_OK):
+        raise InputError(f"--markdown: {markdown} may not be written. Name another file.")
 
 
 def _subject(config: ModelConfig, num_images: int) -> Subject:
@@ -99,9 +139,34 @@ def _report(scored: Scored, subject: Subject, output: Path, markdown: Path | Non
     subject = subject._replace(num_objects=len(scored.truth.boxes))
     tables = all_tables(scored.metrics, subject, scored.curves.protocol)
     print("\n\n".join(table.text() for table in tables) + "\n")
-    if markdown:
-        markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text("\n\n".join(table.markdown() for table in tables) + "\n", encoding="utf-8")
+    for note in _notes(scored):
+        print(note)
     for name, picture in draw_charts(scored).items():
         write_picture(output / "pictures" / f"{name}.png", picture)
+    if markdown:            # last: whatever becomes of it, the rest is there
+        try:
+            markdown.write_text("\n\n".join(table.markdown() for table in tables) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--markdown: {markdown} could not be written ({error.strerror}); all else is in {output}. Name "
+                             "another file.") from None
     print(f"wrote {output / 'metrics.json'}, {output / 'pictures'}{f' and {markdown}' if markdown else ''}")
+
+
+def _notes(scored: Scored) -> list[str]:
+    """What figures alone do not say."""
+    truth, is_voc_protocol = scored.truth, scored.curves.protocol.name == "voc"
+    notes = []
+    if not len(truth.boxes):
+        notes.append("No figure is defined: the ground truth holds no annotation.")
+    elif (truth.crowd | truth.difficult if is_voc_protocol else truth.crowd).all():
+        marks = "iscrowd or difficult" if is_voc_protocol else "iscrowd"
+        notes.append(f"No figure is defined: no object counts, as every annotation is marked {marks}.")
+    dior = tomllib.loads(PAPER.read_text(encoding="utf-8"))["dior"]["classes"]
+    if not is_voc_protocol and _plain(truth.category_names) == _plain(dior):
+        notes.append("The classes are DIOR's, for which papers give VOC's mAP50: --protocol voc takes it.")
+    return notes
+
+
+def _plain(names: list[str]) -> list[str]:
+    """Class names without what their spellings differ in, sorted."""
+    return sorted("".join(filter(str.isalnum, name.lower())) for name in names)

@@ -65,12 +65,15 @@ class Faults:
         (fault, count), *others = self._count.items()
         names = ", ".join(self._names[fault]) + _more(count)
         besides = ", ".join(f"{more} {_have(more)} {other.what}" for other, more in others)
-        raise InputError(f"{self.source}: {count} of {'' if complete else 'the first '}{total} {self.kinds} {_have(count)} "
+        kinds = self.kinds if total != 1 else {"categories": "category"}.get(self.kinds, self.kinds.removesuffix("s"))
+        raise InputError(f"{self.source}: {count} of {'' if complete else 'the first '}{total} {kinds} {_have(count)} "
                          f"{fault.what}: {names}. {fault.remedy}{f' Besides, {besides}.' if besides else ''}")
 
 
 def unique(ids: np.ndarray, source: str, kind: str) -> np.ndarray:
     """(N,) -> (N,) ascending; InputError when an id stands more than once."""
+    if (ids[1:] > ids[:-1]).all():
+        return ids
     ids, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise InputError(f"{source}: more than one {kind} has id {listed(ids[counts > 1])}. Give each {kind} an id of its own.")

@@ -5,6 +5,7 @@ the file, the first culprits, how many there are, and the way out (errors.InputE
 trusted by index.
 """
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import numpy as np
 from errors import InputError
 from eval.faults import Fault, Faults, listed, offenders, unique
 from eval.layout import Field
-from eval.records import NEGATIVE_SIZE, absent, columns, wrong_value
+from eval.mistaken import no_detections, no_ground_truth, object_for_detections, objects_for_ground_truth
+from eval.records import NEGATIVE_AREA, NEGATIVE_SIZE, NO_INTEGER, absent, columns, wrong_value
 from eval.stream import JsonFile
 
 WRITE_CHUNK = 20_000         # detections turned into text at a time: bounds the memory of write_detections
@@ -25,8 +27,12 @@ ANNOTATION = {"image_id": Field("integer"), "category_id": Field("integer"), "bb
               "difficult": Field("flag", required=False), "id": Field("integer", required=False)}
 IMAGE = CATEGORY = {"id": Field("integer")}
 LISTS = ("images", "annotations", "categories")
-NEGATIVE_AREA = Fault("a negative area", "Give square pixels, or leave 'area' out.")
+FARTHEST = 1e9               # pixels and square pixels; what is beyond is a mistake, and would spoil sums and products
+FAR_BOX = Fault("a bbox with a number beyond 1e9", "Boxes are x, y, width, height in pixels of the image.")
+FAR_AREA = Fault("an area beyond 1e9", "Give square pixels of the image, or leave 'area' out.")
 NO_TEXT = Fault("a name with half a character in it (a lone surrogate)", "Write the name anew.")
+NO_LINE = Fault("a name with a line break or a control character in it", "Write the name anew, in one line.")
+NO_NAME = Fault("an empty name", "Name it, or leave 'name' out: the id then stands for it.")
 
 
 @dataclass
@@ -101,7 +107,7 @@ def read_ground_truth_arrays(path: str | os.PathLike) -> GroundTruthArrays:
     lists = {}
     with JsonFile(path) as file:
         if file.peek() != "{":
-            raise _no_ground_truth([] if file.peek() == "[" else file.value(), source)
+            raise no_ground_truth([] if file.peek() == "[" else file.value(), source)
         for key in file.members():
             lists.pop(key, None)                          # of equal keys json takes the last
             is_list = file.peek() == "["
@@ -113,6 +119,8 @@ def read_ground_truth_arrays(path: str | os.PathLike) -> GroundTruthArrays:
                 lists[key] = file.value()
             else:
                 file.value()
+        if file.peek() == "{":
+            raise objects_for_ground_truth(source)
         file.finish()
     return _ground_truth(lists, source)
 
@@ -123,7 +131,7 @@ def read_detections(path: str | os.PathLike, ground_truth: dict | GroundTruthArr
     source = os.fspath(path)
     with JsonFile(path) as file:
         if file.peek() != "[":
-            raise _no_detections({} if file.peek() == "{" else file.value(), source)
+            raise object_for_detections(file) if file.peek() == "{" else no_detections(file.value(), source)
         found = _gather(file.records(DETECTION), DETECTION, source, "detections")
         file.finish()
     detections = DetectionArrays(found["image_id"], found["category_id"], found["bbox"], found["score"])
@@ -193,7 +201,7 @@ def ground_truth_arrays(ground_truth: dict | GroundTruthArrays, source: str = "g
     if isinstance(ground_truth, GroundTruthArrays):
         return ground_truth
     if not isinstance(ground_truth, dict):
-        raise _no_ground_truth(ground_truth, source)
+        raise no_ground_truth(ground_truth, source)
     lists = {key: ground_truth[key] for key in LISTS if isinstance(ground_truth.get(key), list)}
     if "images" in lists:
         lists["images"] = _gather([lists["images"]], IMAGE, source, "images")
@@ -213,12 +221,13 @@ def _ground_truth(lists: dict, source: str) -> GroundTruthArrays:
     category_ids = unique(numbers, source, "category")
     names = _names(numbers, categories, source)
     category_names = [names[number] for number in category_ids.tolist()]
+    given = annotations["id"] != NO_INTEGER
+    unique(annotations["id"][given], source, "annotation")
+    annotations["id"] = np.where(given, annotations["id"], np.arange(1, len(given) + 1))
     boxes = annotations["bbox"]
+    _check_annotations(annotations, "bbox", boxes, {FAR_BOX: _is_far(boxes)}, source)
     area = np.where(np.isnan(annotations["area"]), boxes[:, 2] * boxes[:, 3], annotations["area"])
-    faults = Faults(source, "annotations")
-    faults.add_where(NEGATIVE_AREA, area < 0, lambda k: (
-        f"id {annotations['id'][k]} (image {annotations['image_id'][k]})", f"area {area[k]}"))
-    faults.refuse(len(area))
+    _check_annotations(annotations, "area", area, {NEGATIVE_AREA: area < 0, FAR_AREA: area > FARTHEST}, source)
     return GroundTruthArrays(
         image_ids, category_ids, category_names,
         _index(annotations["image_id"], image_ids, source, "image", "images"),
@@ -226,14 +235,36 @@ def _ground_truth(lists: dict, source: str) -> GroundTruthArrays:
         boxes, area, annotations["iscrowd"], annotations["id"], annotations["difficult"])
 
 
+def _check_annotations(annotations: dict[str, np.ndarray], key: str, values: np.ndarray, wrong: dict[Fault, np.ndarray],
+                       source: str) -> None:
+    """InputError where one of the (N,) masks holds, naming annotations and their values."""
+    faults = Faults(source, "annotations")
+    for fault, mask in wrong.items():
+        faults.add_where(fault, mask, lambda k: (f"id {annotations['id'][k]} (image {annotations['image_id'][k]})",
+                                                 f"{key} {values[k].tolist()}"))
+    faults.refuse(len(values))
+
+
+def _is_far(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) -> (N,) bool: a number is finite, and beyond FARTHEST."""
+    if boxes.max(initial=0) <= FARTHEST and boxes.min(initial=0) >= -FARTHEST:         # as always: spares large arrays
+        return np.zeros(len(boxes), bool)
+    return (np.isfinite(boxes) & (np.abs(boxes) > FARTHEST)).any(1)
+
+
 def _names(numbers: np.ndarray, categories: list[dict], source: str) -> dict[int, str]:
     """Category id -> name, its id where it has none; InputError when two are alike or one cannot be written down."""
-    names = {number: str(category.get("name", number)) for number, category in zip(numbers.tolist(), categories, strict=True)}
+    names = {number: str(number if category.get("name") is None else category["name"])
+             for number, category in zip(numbers.tolist(), categories, strict=True)}
     faults = Faults(source, "categories")
     for number, name in names.items():
         # JSON can spell half of a character that takes two units of UTF-16; it cannot be printed, drawn or written
         if any("\ud800" <= character <= "\udfff" for character in name):
             faults.add(NO_TEXT, f"id {number}", f"name {ascii(name)}")
+        elif not name.strip():
+            faults.add(NO_NAME, f"id {number}", f"name {ascii(name)}")
+        elif name.splitlines() != [name] or any(unicodedata.category(character) == "Cc" for character in name):
+            faults.add(NO_LINE, f"id {number}", f"name {ascii(name)}")
     faults.refuse(len(names))
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
@@ -254,7 +285,7 @@ def _index(values: np.ndarray, known: np.ndarray, source: str, kind: str, kinds:
 def detection_arrays(results: Sequence[dict], source: str = "detections") -> DetectionArrays:
     """Check a list of COCO results and turn it into arrays; `source` names it in messages. Raises InputError."""
     if not isinstance(results, list | tuple):
-        raise _no_detections(results, source)
+        raise no_detections(results, source)
     found = _gather([results], DETECTION, source, "detections")
     return DetectionArrays(found["image_id"], found["category_id"], found["bbox"], found["score"])
 
@@ -262,7 +293,7 @@ def detection_arrays(results: Sequence[dict], source: str = "detections") -> Det
 def _gather(batches: Iterable[dict[str, np.ndarray] | Sequence], fields: dict[str, Field], source: str,
             kinds: str) -> dict[str, np.ndarray]:
     """One array a field from records as JsonFile.records yields them; InputError when some are not in order."""
-    parts = {key: [absent(field, 0, 0)] for key, field in fields.items()}
+    parts = {key: [absent(field, 0)] for key, field in fields.items()}
     faults = Faults(source, kinds)
     number = 0
     for batch in batches:
@@ -272,7 +303,7 @@ def _gather(batches: Iterable[dict[str, np.ndarray] | Sequence], fields: dict[st
             count = len(batch)
             batch = columns(batch, fields, faults, number)
         for key, field in fields.items():
-            parts[key].append(batch[key] if key in batch else absent(field, number, count))
+            parts[key].append(batch[key] if key in batch else absent(field, count))
         number += count
         if faults.are_enough:
             faults.refuse(number, complete=False)
@@ -282,8 +313,9 @@ def _gather(batches: Iterable[dict[str, np.ndarray] | Sequence], fields: dict[st
 
 
 def check_detections(detections: DetectionArrays, truth: GroundTruthArrays, source: str = "detections") -> None:
-    """Raise InputError unless every number is finite, every size >= 0 and every image one of the ground truth's."""
+    """Raise InputError unless every number is finite, none of a box beyond 1e9, every size >= 0 and every image known."""
     faults = _not_finite(detections, source)
+    faults.add_where(FAR_BOX, _is_far(detections.boxes), _shown(detections, "bbox", detections.boxes))
     faults.add_where(NEGATIVE_SIZE, (detections.boxes[:, 2:] < 0).any(1), _shown(detections, "bbox", detections.boxes))
     faults.refuse(len(detections))
     unknown = ~np.isin(detections.image_ids, truth.image_ids)
@@ -304,13 +336,3 @@ def _not_finite(detections: DetectionArrays, source: str) -> Faults:
 def _shown(detections: DetectionArrays, key: str, values: np.ndarray) -> Callable[[int], tuple[str, str]]:
     """For Faults.add_where: how a message calls a detection, and the value of it that is wrong."""
     return lambda place: (f"number {place} (image {detections.image_ids[place]})", f"{key} {values[place].tolist()}")
-
-
-def _no_ground_truth(content: object, source: str) -> InputError:
-    return InputError(f"{source}: holds a {type(content).__name__}, but ground truth is a JSON object with "
-                      "images, annotations and categories. Were ground truth and detections exchanged?")
-
-
-def _no_detections(content: object, source: str) -> InputError:
-    return InputError(f"{source}: holds a {type(content).__name__}, but detections are a JSON list of objects with "
-                      "image_id, category_id, bbox and score. Were ground truth and detections exchanged?")

@@ -5,10 +5,12 @@ Shape letters: D detections, N ground truths.
 from collections.abc import Iterator
 
 import numpy as np
+from tqdm import tqdm
 
 from eval.files import DetectionArrays, GroundTruthArrays
 
 BLOCK = 1 << 20              # detections of a block, about
+PROGRESS = 2 * BLOCK         # detections from which a progress bar is shown
 
 
 def grouped(found: DetectionArrays, truth: GroundTruthArrays, limit: float = np.inf
@@ -61,13 +63,17 @@ def blocks(group: np.ndarray, truth_group: np.ndarray) -> Iterator[tuple[slice, 
         A slice of about BLOCK detections, or one group that is larger, and the ascending indices of the objects in its groups.
     """
     start = 0
-    while start < len(group):
-        stop = start + BLOCK
-        stop = len(group) if stop >= len(group) else int(np.searchsorted(group, group[stop], side="left"))
-        if stop <= start:
-            stop = int(np.searchsorted(group, group[start], side="right"))
-        yield slice(start, stop), np.flatnonzero((truth_group >= group[start]) & (truth_group <= group[stop - 1]))
-        start = stop
+    # None: shown on a terminal only
+    with tqdm(total=len(group), unit=" detections", unit_scale=True, desc="matching", leave=False,
+              disable=None if len(group) >= PROGRESS else True) as bar:
+        while start < len(group):
+            stop = start + BLOCK
+            stop = len(group) if stop >= len(group) else int(np.searchsorted(group, group[stop], side="left"))
+            if stop <= start:
+                stop = int(np.searchsorted(group, group[start], side="right"))
+            yield slice(start, stop), np.flatnonzero((truth_group >= group[start]) & (truth_group <= group[stop - 1]))
+            bar.update(stop - start)
+            start = stop
 
 
 def _equal_at(known: np.ndarray, place: np.ndarray, values: np.ndarray) -> np.ndarray:

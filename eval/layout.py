@@ -29,7 +29,7 @@ class Field:
 
     Args:
         kind: "integer" (int64), "number" (finite float64), "box" (four finite float64, the last two not negative) or
-            "flag" (bool, true for any value but 0, false, null or nothing).
+            "flag" (bool, of true, false, null, which is false, or a number, true where not 0).
         required: False when a record without it is in order.
     """
     kind: str

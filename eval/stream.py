@@ -1,8 +1,10 @@
 """A JSON file read from front to back in bounded memory: single values by json, long lists of records by their layout."""
 import codecs
+import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -18,6 +20,8 @@ BATCH = 1024                         # records read by json at a time, at most
 MARGIN = 16                          # an error this close to the end of a window may come from the cut: -Infinity, \uD83D
 LARGEST = 30 << 20                   # bytes; glibc takes no notice of blocks above 32 MiB
 PROGRESS = 50_000_000                # bytes from which a progress bar is shown
+GZIP = b"\x1f\x8b"
+BROKEN = OSError, EOFError, zlib.error                   # the last two of a gzip file
 _DECODER = json.JSONDecoder()
 _CONTINUATION = bytes(range(0x80, 0xC0))                 # bytes that go on a character of UTF-8
 _SPACE, _SPACE_BYTES = re.compile(r"[ \t\n\r]*"), re.compile(rb"[ \t\n\r]*")
@@ -26,18 +30,26 @@ _SPACE, _SPACE_BYTES = re.compile(r"[ \t\n\r]*"), re.compile(rb"[ \t\n\r]*")
 class JsonFile:
     """A position in a JSON file; a context manager.
 
-    Every method raises InputError where the text is not JSON, naming file, line and column, or cannot be read.
+    The file may be compressed by gzip, whatever its name, and start with a byte order mark. Every method raises InputError
+    where the text is not JSON, naming file, line and column, or cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
         try:
-            self._file = open(path, "rb")                                            # noqa: SIM115
-            self.size = os.fstat(self._file.fileno()).st_size
+            self._source = open(path, "rb")                                          # noqa: SIM115
         except OSError as error:
             raise self._unreadable(error) from error
+        self.size = os.fstat(self._source.fileno()).st_size
+        try:
+            self._before = self._open()  # bytes of the text before the buffer,
+        except BROKEN as error:
+            self._source.close()
+            raise self._unreadable(error) from error
+        except InputError:
+            self._source.close()
+            raise
         self._buffer, self._at = b"", 0
-        self._before = 0                 # bytes of the file before the buffer,
         self._line, self._column = 1, 0  # and where that is: kept up as a pipe cannot be read again
         self._ended = False
         # None: shown on a terminal only
@@ -50,6 +62,7 @@ class JsonFile:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._file.close()
+        self._source.close()
 
     def peek(self) -> str:
         """Go past spaces; the next character, '' at the end of the file."""
@@ -189,14 +202,15 @@ class JsonFile:
         asked = max(missing, CHUNK)
         try:
             read = self._file.read(asked)
-        except OSError as error:
+        except BROKEN as error:
             raise self._unreadable(error) from error
         self._ended = len(read) < asked
         self._line, self._column = self._place_of(self._at)
         self._before += self._at
         self._buffer = self._buffer[self._at :] + read
         self._at = 0
-        self._bar.update(len(read))
+        if not self._bar.disable:                         # then it is no pipe, and has a place
+            self._bar.update(self._source.tell() - self._bar.n)
 
     def _refuse_if_certain(self, error: Exception, text: str, place: int, complete: bool) -> None:
         """Raise unless more text could mend what json says of the value at `place`."""
@@ -225,7 +239,25 @@ class JsonFile:
             return self._line, self._column + column
         return self._line + text.count(b"\n"), column
 
-    def _unreadable(self, error: OSError) -> InputError:
+    def _open(self) -> int:
+        """Set `_file` to the text, past what stands before JSON; returns the bytes of a mark that were skipped."""
+        self._file, start = self._source, self._source.peek(4)
+        if start.startswith(GZIP):
+            self._file = gzip.GzipFile(fileobj=self._source)
+            start = self._file.peek(4)
+        if start.startswith(codecs.BOM_UTF8):
+            return len(self._file.read(len(codecs.BOM_UTF8)))
+        encoding = json.detect_encoding(start[:4])
+        if encoding != "utf-8" and (start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                                    or start[:4].strip(b"\0")[:1] in (b"[", b"{")):
+            name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+            raise InputError(f"{self.path}: is {name} text, but JSON files are UTF-8. Write it again as UTF-8, or convert it "
+                             f"by 'iconv -f {name} -t UTF-8'.")
+        return 0
+
+    def _unreadable(self, error: Exception) -> InputError:
+        if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
+            return InputError(f"{self.path}: a gzip file that is damaged or was cut off ({error}). Write it again.")
         return InputError(f"{self.path}: cannot be read ({error.strerror}). Check the path.")
 
 

@@ -102,7 +102,7 @@ def own_table(metrics: dict, subject: Subject, protocol: Protocol) -> Table:
     columns = [name for name in metrics if name not in ("per_class", *OLRP_PARTS)]
     rows = [(name, *(_percent(values[c]) for c in columns)) for name, values in
             (("all", metrics), *metrics["per_class"].items())]
-    title = f"{subject.name}: {subject.num_images:,} images, {protocol_name(protocol)}, in percent"
+    title = f"{subject.name}: {_images(subject)}, {protocol_name(protocol)}, in percent"
     note = voc_note() if columns == list(DEFINITIONS) else ap_note(protocol)
     return Table(title, ("class", *columns), rows, note=note)
 
@@ -112,7 +112,7 @@ def olrp_table(metrics: dict, subject: Subject, protocol: Protocol) -> Table:
     parts, score = OLRP_PARTS[:-1], OLRP_PARTS[-1]
     rows = [(name, *(_percent(values[part]) for part in parts), f"{values[score]:.3g}" if values.get(score, -1) >= 0 else "-")
             for name, values in (("all", metrics), *metrics["per_class"].items())]
-    title = f"{subject.name}: {subject.num_images:,} images, {protocol_name(protocol)}, oLRP in percent (lower is better)"
+    title = f"{subject.name}: {_images(subject)}, {protocol_name(protocol)}, oLRP in percent (lower is better)"
     return Table(title, ("class", *OLRP_PARTS), rows, note=olrp_note())
 
 
@@ -162,6 +162,10 @@ def _same_classes(metrics: dict, data: dict) -> bool:
 def _plain(name: str) -> str:
     """A class name without what its spellings differ in: capitals, hyphens, spaces."""
     return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _images(subject: Subject) -> str:
+    return f"{subject.num_images:,} image{'s' if subject.num_images != 1 else ''}"
 
 
 def _percent(value: float) -> str:

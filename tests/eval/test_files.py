@@ -86,6 +86,8 @@ def test_exchanged_files_are_told_apart(tmp_path):
     ({"image_id": 1.5}, "with image_id 1.5"),
     ({"image_id": 7}, "1 of 2 name image 7, which the ground truth does not list"),
     ({"category_id": 4}, "1 of 2 name category 4; the ground truth declares 3, 5"),
+    ({"bbox": [0, -1e10, 4, 4]}, "1 of 2 detections has a bbox with a number beyond 1e9: number 1 (image 1) with bbox [0"),
+    ({"bbox": [0, 0, 4, 1e300]}, "with bbox [0.0, 0.0, 4.0, 1e+300]. Boxes are x, y, width, height in pixels of the image."),
 ])
 def test_a_bad_detection_is_named(tmp_path, change, told):
     file = write(tmp_path, [DETECTION, DETECTION | change])
@@ -152,7 +154,19 @@ def test_a_file_full_of_bad_detections_is_not_read_to_its_end(tmp_path):
 @pytest.mark.parametrize(("change", "told"), [
     ({"bbox": [0, 0, -1, 1]}, "1 of 2 annotations has a negative size: id 11 (image 2) with bbox [0, 0, -1, 1]. "),
     ({"bbox": [0, 0, 1]}, "id 11 (image 2) with bbox [0, 0, 1]"),
-    ({"area": math.nan}, "has an area that is not a finite number: id 11 (image 2) with area nan. "),
+    ({"area": math.nan}, "an area that is not a finite number: id 11 (image 2) with area nan. Give square pixels, or leave"),
+    ({"area": math.inf}, "with area inf"),
+    ({"area": "16"}, "with area '16'"),
+    ({"area": 1.1e9}, "1 of 2 annotations has an area beyond 1e9: id 11 (image 2) with area 1100000000.0. Give square pixels"),
+    ({"bbox": [0, 0, 1e5, 1e5]}, "has an area beyond 1e9: id 11 (image 2) with area 10000000000.0. Give square pixels"),
+    ({"bbox": [-1.1e9, 0, 5, 5]}, "1 of 2 annotations has a bbox with a number beyond 1e9: id 11 (image 2) with bbox [-11000"),
+    ({"bbox": [0, 0, 1e200, 1e200]}, "a bbox with a number beyond 1e9: id 11 (image 2) with bbox [0.0, 0.0, 1e+200, 1e+200]. "),
+    ({"iscrowd": "0"}, "1 of 2 annotations has an iscrowd that is not a number or a truth value: id 11 (image 2) with i"),
+    ({"iscrowd": "false"}, "with iscrowd 'false'. Give 0 or 1, without quotes."),
+    ({"iscrowd": ""}, "with iscrowd ''"),
+    ({"iscrowd": []}, "with iscrowd []"),
+    ({"iscrowd": math.nan}, "with iscrowd nan"),
+    ({"difficult": "0"}, "has a difficult that is not a number or a truth value: id 11 (image 2) with difficult '0'"),
     ({"area": None}, "with area None"),
     ({"area": -5}, "1 of 2 annotations has a negative area: id 11 (image 2) with area -5.0. Give square pixels"),
     ({"id": "x"}, "1 of 2 annotations has an id that is not an integer: number 1 (image 2) with id 'x'. "),
@@ -166,6 +180,25 @@ def test_a_bad_annotation_is_named(tmp_path, change, told):
     assert message.startswith(f"{file}: ") and told in message
 
 
+@pytest.mark.parametrize("read", [read_ground_truth_arrays, ground_truth_arrays])
+def test_marks_are_truth_values_numbers_or_null(tmp_path, read):
+    """The same from a file as from a dict, and as Python takes them."""
+    values = [0, 1, True, False, None, 0.0, 1.0, 0.5, 2]
+    for chosen in (values, values[:5], [0, 1]):
+        annotations = [{"id": k, "image_id": 1, "category_id": 3, "bbox": [0, 0, 4, 4], "iscrowd": value, "difficult": value}
+                       for k, value in enumerate(chosen)]
+        truth = GROUND_TRUTH | {"annotations": annotations}
+        found = read(write(tmp_path, truth) if read is read_ground_truth_arrays else truth)
+        assert found.crowd.tolist() == found.difficult.tolist() == [bool(value) for value in chosen]
+
+
+def test_numbers_of_exactly_1e9_are_taken():
+    box = {"bbox": [-1e9, 1e9, 1e9, 1], "area": 1e9}
+    truth = ground_truth_arrays(GROUND_TRUTH | {"annotations": [GROUND_TRUTH["annotations"][0] | box]})
+    assert truth.area.tolist() == [1e9]
+    check_detections(DetectionArrays([1], [3], [box["bbox"]], [0.5]), truth)
+
+
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
 def test_a_ground_truth_without_a_list_is_refused(tmp_path, key):
     lacking = {name: value for name, value in GROUND_TRUTH.items() if name != key}
@@ -177,6 +210,15 @@ def test_ids_and_names_stand_once(tmp_path):
     assert "more than one image has id 2, 3. " in message_of(read_ground_truth, write(tmp_path, twice))
     twice = GROUND_TRUTH | {"categories": [{"id": 3, "name": "ship"}, {"id": 5, "name": "ship"}]}
     assert "more than one category is named 'ship'. " in message_of(read_ground_truth, write(tmp_path, twice))
+    annotation = GROUND_TRUTH["annotations"][0]
+    twice = GROUND_TRUTH | {"annotations": [annotation | {"id": k // 2} for k in range(15)]}
+    assert "more than one annotation has id 0, 1, 2, 3, 4 and 2 more. " in message_of(read_ground_truth, write(tmp_path, twice))
+
+
+def test_an_id_that_is_the_place_of_an_annotation_without_one_is_no_clash():
+    annotation = {key: value for key, value in GROUND_TRUTH["annotations"][0].items() if key != "id"}
+    truth = ground_truth_arrays(GROUND_TRUTH | {"annotations": [annotation | {"id": 2}, annotation]})
+    assert truth.annotation_ids.tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("read", [read_ground_truth, read_ground_truth_arrays])
@@ -187,6 +229,21 @@ def test_a_name_that_cannot_be_written_down_is_refused(tmp_path, read):
     assert "1 of 2 categories has a name with half a character in it " in message
     assert "id 3 with name 'ship \\ud800'. " in message
     message.encode()
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("", "has an empty name: id 3 with name ''. "), (" \t", "has an empty name: id 3 with name ' \\t'. "),
+    ("ship\nb", "has a name with a line break or a control character in it: id 3 with name 'ship\\nb'. Write the name anew"),
+    ("ship\r", "with name 'ship\\r'. "), ("a\x1b[2J", "with name 'a\\x1b[2J'. "), ("a\u2028b", "with name 'a\\u2028b'. ")])
+def test_a_name_that_does_not_fit_a_line_is_refused(tmp_path, name, told):
+    categories = [{"id": 3, "name": name}, {"id": 5, "name": "d\u00e9p\u00f4t \u8239 | <b>"}]
+    message = message_of(read_ground_truth, write(tmp_path, GROUND_TRUTH | {"categories": categories}))
+    assert "1 of 2 categories has " in message and told in message
+
+
+def test_a_class_without_a_name_is_called_by_its_id():
+    truth = ground_truth_arrays(GROUND_TRUTH | {"categories": [{"id": 5, "name": None}, {"id": 3}]})
+    assert truth.category_names == ["3", "5"]
 
 
 def test_zero_sizes_are_no_error(tmp_path):

@@ -1,8 +1,10 @@
 """Blocks of detections end where groups do, hold the objects of their groups, and bound the memory of all that use them."""
+import io
 import tracemalloc
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from eval import coco, grouping, voc
 from eval.diagnosis import diagnose
@@ -16,6 +18,27 @@ def test_blocks_are_whole_groups_with_their_objects(monkeypatch):
     found = [(place.start, place.stop, own.tolist()) for place, own in blocks(group, np.array([6, 2, 1, 5, 0]))]
     assert found == [(0, 2, [4]), (2, 7, [1]), (7, 9, [0, 3])]
     assert list(blocks(group[:0], np.array([1]))) == []
+
+
+def test_many_detections_move_a_progress_bar_on_a_terminal_only(monkeypatch):
+    monkeypatch.setattr(grouping, "BLOCK", 3)
+    monkeypatch.setattr(grouping, "PROGRESS", 9)
+    seen = []
+
+    class Bar(tqdm):
+        def __init__(self, **settings):
+            seen.append(settings["disable"])
+            super().__init__(**settings | {"disable": False, "file": io.StringIO()})
+
+        def close(self):
+            seen.append((self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr(grouping, "tqdm", Bar)
+    for count in (8, 9):
+        list(blocks(np.arange(count) // 2, np.array([1])))
+    assert [value for value in seen if not isinstance(value, tuple)] == [True, None]         # None: tqdm asks the terminal
+    assert seen[-1] == (9, 9)
 
 
 @pytest.mark.parametrize("use", [coco.evaluate, voc.evaluate, lambda *scene: diagnose(*scene, score=0.0)],

@@ -42,7 +42,7 @@ def plainly(text):
             return None
         for record in records:
             x, y, w, h = map(number, record["bbox"] if isinstance(record["bbox"], list) else None)
-            if min(w, h) < 0:
+            if min(w, h) < 0 or max(map(abs, (x, y, w, h))) > 1e9:
                 return None
             image, category = integer(record["image_id"]), integer(record["category_id"])
             if not (-3 <= image < 60 and 0 <= category < 9):
@@ -307,8 +307,11 @@ class TruthWriter(Writer):
         super().__init__(rng)
         optional = rng_sample(rng, ["area", "iscrowd", "id", "difficult", "segmentation", "name"], int(rng.integers(0, 7)))
         self.keys = list(rng.permutation(["image_id", "category_id", "bbox", *optional]))
+        self.ids = iter(rng.permutation(10 ** 4).tolist())
 
     def value(self, key):
+        if key == "id":
+            return str(next(self.ids))
         if key in ("iscrowd", "difficult"):
             return str(self.rng.integers(0, 2)) if self.rng.random() > self.untidy else str(self.rng.choice(["true", "false"]))
         return super().value(key)
@@ -342,7 +345,7 @@ def test_ground_truth_reads_as_its_dict(tmp_path, monkeypatch, seed):
     read, expected = read_ground_truth_arrays(path), files.ground_truth_arrays(json.loads(text))
     for name, value in vars(expected).items():
         assert np.array_equal(getattr(read, name), value), name
-    # and by hand what a dict per annotation says
+    # and by hand what a dict per annotation says; an id that is the place of an annotation without one is no clash
     annotations = json.loads(text)["annotations"]
     assert expected.boxes.tolist() == [[float(v) for v in a["bbox"]] for a in annotations]
     assert expected.area.tolist() == [a.get("area", float(a["bbox"][2]) * float(a["bbox"][3])) for a in annotations]
