@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = [f"data.root={scenes}", "data.cache=ram", "train.amp=bf16"]
     short = ["train.epochs=40", "train.workers=8"] if gpu else ["train.epochs=1", "train.image_size=64", "train.amp=off"]
     report.command("Training", "train.py", "--config", "configs/demo.toml", "--output", str(training), *settings, *short)
-    report.command("Test", "test.py", "--checkpoint", str(training / "best.pt"), "--split", "test", "--output", str(tested))
+    report.command("Test", "test.py", "--checkpoint", str(training / "best.pt"), "--split", "test", "--output",
+                   str(tested))
     try:
         found = json.loads((tested / "metrics.json").read_text())["AP50"]
     except (OSError, ValueError, KeyError):
