@@ -1,6 +1,9 @@
 """Progressive fusion detection head (RS-TinyNet, Section III-C-2, Eq 12): levels join one at a time, finest first.
 
 The structure is that of AFPN (Yang et al., SMC 2023) over P2..P5, with adaptive spatial fusion (Liu et al., ASFF, 2019).
+Inside, a level is an eighth as wide as in the neck (at scale n P2 has four channels), and what carries it from end to end is
+linear, as bottlenecks are in MobileNetV2 (Sandler et al., CVPR 2018): on so few channels an activation loses what it folds.
+The activations stand in the residual branches, the votes and the paths between levels (docs/decisions.md).
 """
 import torch
 from torch import Tensor, nn
@@ -28,7 +31,7 @@ class AdaptiveFusion(nn.Module):
         super().__init__()
         self.votes = nn.ModuleList(Conv(channels, VOTE) for _ in range(inputs))
         self.weigh = nn.Conv2d(VOTE * inputs, inputs, 1)
-        self.merge = Conv(channels, channels, 3)
+        self.merge = Conv(channels, channels, 3, act=False)
         with torch.no_grad():
             self.weigh.weight *= GENTLE_START
             self.weigh.bias.zero_()[own] = OWN_VOTE
@@ -120,7 +123,7 @@ class PFDH(nn.Module):
         super().__init__()
         inner = tuple(w // 8 for w in widths)
         self.enter = nn.ModuleList(
-            nn.Sequential(Conv(w, n), Conv(n, n)) for w, n in zip(widths, inner, strict=True)
+            nn.Sequential(Conv(w, n, act=False), Conv(n, n, act=False)) for w, n in zip(widths, inner, strict=True)
         )
         self.stages = nn.ModuleList(FusionStage(inner[:n]) for n in range(2, len(widths) + 1))
         self.leave = nn.ModuleList(Conv(n, out_channels) for n in inner)
