@@ -33,7 +33,7 @@ class Report:
     def __init__(self, path: Path, limit: float):
         self.path, self.limit = path, limit
         self.failed = []
-        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: a trial on the CPU, its figures mean little"
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: a trial on the CPU"
         self.lines = ["# GPU check", "", f"{where}; Python {platform.python_version()}, torch {torch.__version__}, "
                       f"commit {code_revision()}, {time.strftime('%Y-%m-%d')}"]
         self.started = time.monotonic()
