@@ -1,6 +1,7 @@
 # make demo   train, test and predict on generated scenes: minutes on two CPU cores
 # make test   the whole test suite
 # make lint   ruff
+# make gpu-check   what needs a GPU: tests, mixed precision, torch.compile, speed, a short training; one report
 # Both of the first two create .venv and install requirements.txt on a fresh clone; PYTHON=... picks the interpreter.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 
-.PHONY: demo test lint clean-demo
+.PHONY: demo test lint gpu-check clean-demo
 
 demo: $(READY)
 	$(PY) -m data.synthetic --output runs/demo/scenes
@@ -22,6 +23,9 @@ test: $(READY)
 
 lint: $(READY)
 	$(PY) -m ruff check .
+
+gpu-check: $(READY)
+	$(PY) -m benchmarks.gpu_check
 
 clean-demo:
 	rm -rf runs/demo

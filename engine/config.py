@@ -63,6 +63,7 @@ class TrainConfig:
     max_steps: int = 0                  # stop after this many batches; 0: never
     device: str = "auto"                # auto, cpu or cuda
     amp: str = "off"                    # off, fp16 or bf16
+    compile: bool = False               # torch.compile the network; the first steps of each image size take minutes
     sync_batchnorm: str = "auto"        # on, off, or auto: on GPUs with fewer than 8 images each
     save_minutes: float = 10.0          # last.pt is written this often besides at each epoch's end; 0: then only
     max_bad_steps: int = 20             # steps in a row with numbers that are not finite, which end the run

@@ -85,6 +85,8 @@ class Trainer:
             restore(self, saved, folder / "last.pt")
         self.statistics = KeptStatistics(self.raw_model)
         self.saved_at = time.monotonic()
+        if train.compile:
+            self.raw_model.compile()    # in place: names of weights stay, and the average above is not touched
         self.model = ranks.wrap(self.raw_model)
         # A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are taken back.
         here = self.position

@@ -11,6 +11,14 @@ import torch
 torch.set_num_threads(min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m gpu` without a GPU skips instead of failing."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 class TinySet:
     """A COCO set of grey pictures with coloured rectangles: class k is painted in COLOURS[k]."""
 

@@ -1,0 +1,118 @@
+"""Everything that needs a GPU, in one command and under ten minutes, without network; one report.
+
+    make gpu-check                                          # writes runs/gpu-check/report.md
+    python -m benchmarks.gpu_check --output DIR [--peer-python PEERS/bin/python]
+
+1. The tests marked gpu: float16, bfloat16 and torch.compile against plain float32, pinned memory, the GPU against the CPU.
+2. The assigner; the training step of YOLO11 and RS-TinyNet, scale m at 800 px, in bfloat16, plain and compiled; an epoch.
+3. RS-TinyNet-n on generated scenes in bfloat16, which must reach AP50 0.30 on the test scenes; its detection speed.
+
+With --peer-python (an environment with ultralytics) the steps and the assigner stand beside the peer's. Exit code 1 when a
+part failed; the others run all the same. Without a GPU it runs on the CPU, smaller, to see that every part works.
+"""
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from engine.checkpoint import code_revision
+from errors import InputError, run
+
+WANTED = 0.30           # AP50 on the test scenes of the demo
+
+
+class Report:
+    """Commands run one after another, their output as Markdown."""
+
+    def __init__(self, path: Path, limit: float):
+        self.path, self.limit = path, limit
+        self.failed = []
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: a trial on the CPU"
+        self.lines = ["# GPU check", "", f"{where}; Python {platform.python_version()}, torch {torch.__version__}, "
+                      f"commit {code_revision()}, {time.strftime('%Y-%m-%d')}"]
+        self.started = time.monotonic()
+
+    def command(self, title: str, *arguments: str) -> str:
+        """Run python with these arguments; returns what it printed."""
+        print(f"{time.monotonic() - self.started:5.0f} s  {title} ...", flush=True)
+        begun = time.monotonic()
+        try:
+            process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False,
+                                     timeout=max(self.limit - (begun - self.started), 1))
+            code, out, error = process.returncode, process.stdout, process.stderr
+        except subprocess.TimeoutExpired:
+            code, out, error = -1, "", f"the time limit of {self.limit / 60:.0f} minutes for all parts was reached"
+        if code:
+            self.failed.append(title)
+        shown = out.strip() if not code else f"{out.strip()[-3000:]}\n{error.strip()[-3000:]}"
+        how = f"FAILED ({code})" if code else "done"
+        self.lines += ["", f"## {title}", "", f"`python {' '.join(arguments)}`: {how}, {time.monotonic() - begun:.0f} s", "",
+                       "```", shown, "```"]
+        self._write()
+        return out
+
+    def verdict(self, title: str, passed: bool, text: str) -> None:
+        """Note a condition."""
+        if not passed:
+            self.failed.append(title)
+        self.lines += ["", f"**{title}: {'passed' if passed else 'FAILED'}**, {text}"]
+        self._write()
+
+    def _write(self) -> None:
+        self.path.write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu-check"))
+    parser.add_argument("--peer-python", help="interpreter that has ultralytics")
+    parser.add_argument("--limit", type=float, default=10, help="minutes for all parts (default: 10)")
+    options = parser.parse_args(arguments)
+    folder, peer = options.output, ["--peer-python", options.peer_python] if options.peer_python else []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output: {folder} cannot be made ({error.strerror}). Name another folder.") from None
+    gpu = torch.cuda.is_available()
+    report = Report(folder / "report.md", options.limit * 60)
+    scenes, training, tested = parts = folder / "scenes", folder / "train", folder / "test"
+    for part in parts:                              # of an earlier check
+        shutil.rmtree(part, ignore_errors=True)
+
+    report.command("Tests", "-m", "pytest", "-m", "gpu", "-rs")
+    report.command("Scenes", "-m", "data.synthetic", "--output", str(scenes), *([] if gpu else ["--train", "16"]))
+    settings = [f"data.root={scenes}", "data.cache=ram", "train.amp=bf16"]
+    short = ["train.epochs=40", "train.workers=8"] if gpu else ["train.epochs=1", "train.image_size=64", "train.amp=off"]
+    report.command("Training", "train.py", "--config", "configs/demo.toml", "--output", str(training), *settings, *short)
+    report.command("Test", "test.py", "--checkpoint", str(training / "best.pt"), "--split", "test", "--output",
+                   str(tested))
+    try:
+        found = json.loads((tested / "metrics.json").read_text())["AP50"]
+    except (OSError, ValueError, KeyError):
+        found = -1.0
+    if gpu:
+        report.verdict("Accuracy", found >= WANTED, f"AP50 {found:.3f} on the test scenes, {WANTED} wanted")
+    size = ["--scale", "m", "--side", "800", "--amp", "bf16"] if gpu else ["--side", "64", "--batch", "2", "--steps", "2"]
+    rows = ["--rows", "YOLO11", "RS-TinyNet"]
+    report.command("Step", "-m", "benchmarks.step", *size, *rows, *peer)
+    if gpu:
+        report.command("Step, compiled", "-m", "benchmarks.step", *size, *rows, "--compile", *peer)
+    report.command("Assigner", "-m", "benchmarks.assigner", "--objects", "500", "1500", *peer,
+                   *([] if gpu else ["--batch", "1"]))
+    report.command("Epoch", "-m", "benchmarks.epoch", "--config", "configs/demo.toml", *settings,
+                   *(["model.scale=m", "train.image_size=800", "train.batch_size=16", "train.workers=14"] if gpu else short))
+    report.command("Detection", "-m", "benchmarks.inference", "--checkpoint", str(training / "best.pt"), "--images",
+                   str(scenes / "images/test"), *(["--half"] if gpu else ["--count", "4", "--side", "64"]))
+    print(f"{time.monotonic() - report.started:5.0f} s  wrote {report.path}"
+          f"{'; failed: ' + ', '.join(report.failed) if report.failed else ''}")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    run(main)
