@@ -125,10 +125,11 @@ def test_two_machines_of_one_rank_each_train_as_one_of_two(undisturbed: object) 
             agents.append(start(undisturbed, folder.with_name(f"machine {node}"), *settings, torchrun=options))
         return [agent.wait(PATIENCE) for agent in agents]
 
-    assert both("train.max_steps=4") == [0, 0]
+    assert both("train.max_steps=3") == [0, 0]      # an epoch: within one it could cut the batches of a step apart
     assert not (undisturbed.folder / "machine 1").exists()
     assert both("--resume") == [0, 0]
-    assert_same_end(undisturbed.folder / "whole", folder)
+    one, other = (checkpoint.load(end / "last.pt") for end in (undisturbed.folder / "whole", folder))
+    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
 
 
 def resume_apart(rank: int, port: int, config: str, folders: tuple[str, str], settings: tuple[str, ...]) -> None:
