@@ -8,15 +8,13 @@ is a process of its own (benchmarks/assigner_run.py); its lowest time of three c
 pass --limit, by the largest batch that was measured, the run is left out and the computed number printed.
 """
 import argparse
-import json
-import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from benchmarks.child import figures, machine
 
 RUN = Path(__file__).with_name("assigner_run.py")
 CELLS = {8: 13_125, 4: 53_125}
@@ -25,11 +23,7 @@ CELLS = {8: 13_125, 4: 53_125}
 def run(python: str, tool: str, case: tuple[int, int, int], repeat: int, folder: Path) -> dict:
     """One process."""
     file = folder / f"{tool}.npy"
-    command = [python, str(RUN), tool, *map(str, case), str(repeat), str(file)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise SystemExit(f"{tool} failed:\n{process.stderr[-2000:]}")
-    return {**json.loads(process.stdout.splitlines()[-1]), "chosen": np.load(file)}
+    return {**figures(python, RUN, tool, *case, repeat, file), "chosen": np.load(file)}
 
 
 def shared(first: np.ndarray, second: np.ndarray) -> float:
@@ -45,7 +39,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", default=[25, 500, 1500, 2600], help="in the densest image")
     parser.add_argument("--limit", type=float, default=12, help="GB that the peer may take (default: 12)")
     options = parser.parse_args()
-    print(f"{platform.platform()}, {platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(machine("cpu"))
     print(f"{'strides':>9} {'batch':>5} {'objects':>7}  {'ours s':>8} {'MB':>7}  {'dense s':>8} {'MB':>8}  {'times':>6} "
           f"{'smaller':>7}  same positives")
     bytes_each = 0.0            # of the peer, for each pair of a padded object and a cell

@@ -8,8 +8,6 @@ also how long the device has nothing to do between two steps, from events on its
 step.
 """
 import argparse
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.child import machine
 from data import Batch
 from engine import config as configs
 from engine.distributed import Ranks
@@ -76,12 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
         trainer = Trainer(config, Path(folder), ranks, stop)
         watched = trainer.data.train_loader = Watched(trainer.data.train_loader, ranks.device)
         code = trainer.fit()
-    device = torch.cuda.get_device_name() if ranks.device.type == "cuda" else platform.machine()
     train = config.train
     seconds = watched.ended - watched.started
     images = len(watched) * train.batch_size
-    print(f"{device}, {os.cpu_count()} cores, torch {torch.__version__}, {train.workers} workers, "
-          f"data.cache={config.data.cache}, train.amp={train.amp}, {train.image_size} px, batch {train.batch_size}")
+    print(f"{machine(ranks.device.type)}; {train.workers} workers, data.cache={config.data.cache}, "
+          f"train.amp={train.amp}, {train.image_size} px, batch {train.batch_size}")
     print(f"{images} images in {seconds:.1f} s: {images / seconds:.1f} images/s; peak memory "
           f"{' '.join(map(str, peak_memory(ranks.device).values()))} GiB")
     print(f"waited for a batch: {watched.waited:.2f} s, {watched.waited / seconds:.1%} of the epoch")

@@ -15,7 +15,6 @@ double and invent objects, up to 1,500 an image, written with all digits of a fl
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.child import figures
 from eval.files import DetectionArrays, write_detections
 
 NAMES = ("airplane", "bridge", "storage-tank", "ship", "swimming-pool", "vehicle", "person", "wind-mill")
@@ -107,10 +107,7 @@ def run(python: str, tool: str, truth: Path, found: Path, repeat: int) -> dict:
     """The lowest times and the peak memory of `repeat` processes."""
     best = None
     for _ in range(repeat):
-        process = subprocess.run([python, str(RUN), tool, str(truth), str(found)], capture_output=True, text=True, check=False)
-        if process.returncode:
-            raise SystemExit(f"{tool} failed:\n{process.stderr[-2000:]}")
-        result = json.loads(process.stdout.splitlines()[-1])
+        result = figures(python, RUN, tool, truth, found)
         if best is not None:
             for key in ("load", "load_cpu", "evaluate", "evaluate_cpu", "peak"):
                 result[key] = min(result[key], best[key])

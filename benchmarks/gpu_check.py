@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     if gpu:
         report.verdict("Accuracy", found >= WANTED, f"AP50 {found:.3f} on the test scenes, {WANTED} wanted")
     size = ["--scale", "m", "--side", "800", "--amp", "bf16"] if gpu else ["--side", "64", "--batch", "2", "--steps", "2"]
-    rows = ["--rows", "YOLO11", "RS-TinyNet"]
+    rows = ["--rows", "YOLO11", "MDCA + ARB + PFDH"]
     report.command("Step", "-m", "benchmarks.step", *size, *rows, *peer)
     if gpu:
         report.command("Step, compiled", "-m", "benchmarks.step", *size, *rows, "--compile", *peer)

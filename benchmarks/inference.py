@@ -11,9 +11,6 @@ the image's pixels. Every run is a process of its own (benchmarks/inference_run.
 """
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.child import figures, machine
+
 RUN = Path(__file__).with_name("inference_run.py")
 
 
 def run(python: str, tool: str, case: dict) -> dict:
     """One process; its figures and detections."""
-    process = subprocess.run([python, str(RUN), tool, json.dumps(case)], capture_output=True, text=True, check=False)
-    if process.returncode or not process.stdout.strip():
-        raise SystemExit(f"{tool} failed:\n{process.stderr[-2000:]}")
+    result = figures(python, RUN, tool, json.dumps(case))
     with np.load(case["output"]) as found:
-        return {**json.loads(process.stdout.splitlines()[-1]), "found": dict(found)}
+        return {**result, "found": dict(found)}
 
 
 def shared(mine: dict, theirs: dict) -> float:
@@ -58,9 +55,7 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="float16, both tools")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-    print(f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads; {options.count} images of {options.side} px"
-          f"{', float16' if options.half else ''}")
+    print(f"{machine(options.device)}; {options.count} images of {options.side} px{', float16' if options.half else ''}")
     print(f"{'batch':>5} {'score':>6}  {'ours ms/img':>11} {'img/s':>8} {'found':>8}  {'theirs ms/img':>13} {'img/s':>8} "
           f"{'found':>8}  {'times':>5}  same")
     case = {name: getattr(options, name) for name in ("side", "count", "nms", "max_det", "device", "half", "repeat")}

@@ -21,12 +21,13 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
+
+from benchmarks.child import figures
 
 RUN = Path(__file__).with_name("loader_run.py")
 CACHES = ("none", "disk", "ram")
@@ -54,11 +55,7 @@ def write_yolo(data: Path, folder: Path) -> None:
 def run(python: str, tool: str, cache: str, workers: int, epochs: int, data: Path, scratch: Path) -> dict:
     """One process; its figures for each epoch."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "YOLO_CONFIG_DIR": str(scratch)}
-    command = [python, str(RUN), tool, cache, str(workers), str(epochs), str(data), str(scratch)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if process.returncode or not process.stdout.strip():
-        raise SystemExit(f"{tool} failed:\n{process.stderr[-2000:]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    return figures(python, RUN, tool, cache, workers, epochs, data, scratch, environment=environment)
 
 
 def main() -> None:

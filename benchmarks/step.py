@@ -13,36 +13,19 @@ what a large matrix product reaches here in the same type.
 """
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from benchmarks.child import figures, machine
+from models.rs_tinynet import ROWS
+
 RUN = Path(__file__).with_name("step_run.py")
 PARTS = ("forward", "loss", "backward", "update")
-MODELS = {
-    "YOLO11": {},
-    "YOLO11 + P2": {"p2": True},
-    "MDCA": {"mdca": True},
-    "ARB": {"arb": True},
-    "PFDH": {"pfdh": True, "pfdh_width": 64},
-    "MDCA + ARB": {"mdca": True, "arb": True},
-    "ARB + PFDH": {"arb": True, "pfdh": True},
-    "MDCA + PFDH": {"mdca": True, "pfdh": True},
-    "RS-TinyNet": {"mdca": True, "arb": True, "pfdh": True},
-}
-
-
-def run(python: str, tool: str, case: dict) -> dict:
-    """One process; its figures."""
-    process = subprocess.run([python, str(RUN), tool, json.dumps(case)], capture_output=True, text=True, check=False)
-    if process.returncode or not process.stdout.strip():
-        raise SystemExit(f"{tool} failed:\n{process.stderr[-2000:]}")
-    return json.loads(process.stdout.splitlines()[-1])
+MODELS = {name.replace("YOLO11m", "YOLO11"): config for name, config, _ in ROWS}
 
 
 def line(name: str, images: int, result: dict) -> str:
@@ -67,21 +50,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps whose median counts (default: 6)")
     parser.add_argument("--repeat", type=int, default=1, help="processes for each row, the fastest counts (default: 1)")
     options = parser.parse_args()
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-    print(f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads; scale {options.scale}, {options.side} px, "
-          f"batch {options.batch}, amp {options.amp}{', compiled' if options.compile else ''}")
+    print(f"{machine(options.device)}; scale {options.scale}, {options.side} px, batch {options.batch}, amp {options.amp}"
+          f"{', compiled' if options.compile else ''}")
     print(f"{'':<22}{'parameters':>12}{'img/s':>9}{'step ms':>10} {' '.join(f'{part:>9}' for part in PARTS)}"
           f"{'GiB':>9}{'GFLOP/img':>10}{'of peak':>9}")
     case = {name: getattr(options, name) for name in ("side", "batch", "device", "amp", "compile", "warmup", "steps")}
     for row in tqdm(options.rows, disable=None):
-        case["model"] = {"scale": options.scale, **MODELS[row]}
+        case["model"] = asdict(replace(MODELS[row], scale=options.scale))
         tools = {"ours": sys.executable}
         if options.peer_python and row == "YOLO11":
             tools["ultralytics"] = options.peer_python
         runs = {tool: [] for tool in tools}
         for _ in range(options.repeat):
             for tool, python in tools.items():
-                runs[tool].append(run(python, tool, case))
+                runs[tool].append(figures(python, RUN, tool, json.dumps(case)))
         best = {tool: min(results, key=lambda result: result["seconds"]) for tool, results in runs.items()}
         print(line(row, options.batch, best["ours"]), flush=True)
         if "ultralytics" in best:

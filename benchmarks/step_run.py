@@ -56,7 +56,7 @@ class Ours(Step):
         from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
         from models import ModelConfig, build_model
         torch.manual_seed(0)
-        model = build_model(ModelConfig(num_classes=CLASSES, **case["model"]))
+        model = build_model(ModelConfig(**{**case["model"], "num_classes": CLASSES}))
         self.raw = model.to(self.device, memory_format=torch.channels_last).train()
         train = TrainConfig()
         self.optimizer = build_optimizer(self.raw, train, 1)

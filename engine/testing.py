@@ -1,6 +1,5 @@
 """What test.py does: score a checkpoint on a split, or a file of detections against a file of annotations."""
 import os
-import tomllib
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from engine.log import make_folder, write_json
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score
-from eval.tables import PAPER, Subject, all_tables
+from eval.tables import Subject, all_tables, known_classes
 from eval.wording import row_name
 from models import ModelConfig, build_model
 
@@ -162,12 +161,6 @@ def _notes(scored: Scored) -> list[str]:
     elif (truth.crowd | truth.difficult if is_voc_protocol else truth.crowd).all():
         marks = "iscrowd or difficult" if is_voc_protocol else "iscrowd"
         notes.append(f"No figure is defined: no object counts, as every annotation is marked {marks}.")
-    dior = tomllib.loads(PAPER.read_text(encoding="utf-8"))["dior"]["classes"]
-    if not is_voc_protocol and _plain(truth.category_names) == _plain(dior):
+    if not is_voc_protocol and known_classes(truth.category_names) == "dior":
         notes.append("The classes are DIOR's, for which papers give VOC's mAP50: --protocol voc takes it.")
     return notes
-
-
-def _plain(names: list[str]) -> list[str]:
-    """Class names without what their spellings differ in, sorted."""
-    return sorted("".join(filter(str.isalnum, name.lower())) for name in names)

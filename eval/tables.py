@@ -88,11 +88,12 @@ def all_tables(metrics: dict, subject: Subject, protocol: Protocol) -> list[Tabl
     if OLRP_PARTS[0] in metrics:
         tables.append(olrp_table(metrics, subject, protocol))
     protocol = replace(protocol, olrp=False)
-    if protocol == AITOD and _same_classes(metrics, paper["aitod"]):
+    classes = known_classes(list(metrics["per_class"]))
+    if protocol == AITOD and classes == "aitod":
         tables.append(_table1(metrics, subject, paper))
         if subject.parameters is not None:
             tables.append(_table3(metrics, subject, paper))
-    if protocol in (COCO, VOC) and _same_classes(metrics, paper["dior"]):
+    if protocol in (COCO, VOC) and classes == "dior":
         tables.append(_table2(metrics, subject, paper))
     return tables
 
@@ -155,8 +156,11 @@ def _beside(data: dict, ours: list[tuple[str, ...]], subject: Subject, left: tup
                  len(ours), note, left)
 
 
-def _same_classes(metrics: dict, data: dict) -> bool:
-    return sorted(map(_plain, metrics["per_class"])) == sorted(map(_plain, data["classes"]))
+def known_classes(names: list[str]) -> str:
+    """"aitod" or "dior" where these are the classes of that benchmark, in whatever order and spelling, else ""."""
+    paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
+    same = (name for name in ("aitod", "dior") if sorted(map(_plain, names)) == sorted(map(_plain, paper[name]["classes"])))
+    return next(same, "")
 
 
 def _plain(name: str) -> str:

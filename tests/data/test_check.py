@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data.check.__main__ import main, refusal
+from data.check.__main__ import main
 from data.check.kinds import KINDS
 from engine import config as configs
+from engine.checking import refusal
 from errors import InputError
 
 NAMES = ("alpha", "beta", "gamma")

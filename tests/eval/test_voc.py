@@ -106,13 +106,18 @@ def test_equals_the_loops_on_random_scenes(seed, random_scene, overlap, monkeypa
         assert metrics[name] == pytest.approx(np.mean(present) if present else -1.0, abs=1e-12)
 
 
+def with_crowds(seed, scene):
+    """The scene, with about every seventh object a crowd."""
+    rng = np.random.default_rng(seed)
+    for annotation in scene[0]["annotations"]:
+        annotation["iscrowd"] = int(rng.random() < 0.15)
+    return scene
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_without_difficult_objects_the_third_is_pycocotools_ap50(seed, random_scene):
     """By way of eval.coco, which equals pycocotools (test_coco.py); crowds included."""
-    ground_truth, detections = random_scene(seed, difficult=0)
-    rng = np.random.default_rng(seed)
-    for annotation in ground_truth["annotations"]:
-        annotation["iscrowd"] = int(rng.random() < 0.15)
+    ground_truth, detections = with_crowds(seed, random_scene(seed, difficult=0))
     theirs, ours = evaluate_coco(ground_truth, detections, COCO), evaluate(ground_truth, detections)
     assert ours["AP50_coco"] == pytest.approx(theirs["AP50"], abs=1e-12)
     for name, values in ours["per_class"].items():
@@ -122,10 +127,7 @@ def test_without_difficult_objects_the_third_is_pycocotools_ap50(seed, random_sc
 @pytest.mark.parametrize("seed", range(30))
 def test_the_curves_of_the_pictures_agree_with_the_table(seed, random_scene):
     """Difficult objects and crowds included: AP of the precision-recall curves at IoU 0.5 is AP50_coco."""
-    ground_truth, detections = random_scene(seed, difficult=0.4)
-    rng = np.random.default_rng(seed)
-    for annotation in ground_truth["annotations"]:
-        annotation["iscrowd"] = int(rng.random() < 0.15)
+    ground_truth, detections = with_crowds(seed, random_scene(seed, difficult=0.4))
     scored = score(ground_truth, detection_arrays(detections), PROTOCOLS["voc"])
     drawn = scored.curves.precision[0, :, :, 0, -1].mean(0)                 # (K,)
     assert drawn.tolist() == pytest.approx([v["AP50_coco"] for v in scored.metrics["per_class"].values()], abs=1e-12)
