@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch.distributed.run import get_args_parser
 import engine.trainer
 import train
 from engine import checkpoint
-from engine.distributed import Ranks
+from engine.distributed import Ranks, _own_store
 from errors import InputError, run
 from tests.engine.test_distributed import free_port
 from tests.engine.test_survival import assert_same_end
@@ -226,27 +227,19 @@ def test_no_rank_of_a_stopped_run_ends_before_the_checkpoint_is_written(tiny_run
     assert [(tiny_run.folder / str(rank)).read_text() for rank in (0, 1)] == ["True", "True"]
 
 
-def meet(rank: int, port: int, attempt: int, folder: str) -> None:
-    """One of two ranks that torchrun started; from the second attempt on rank 0 is late. They end without a farewell."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-                      TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=str(attempt))
-    ready = Path(folder, f"{attempt} {rank}")
-    ready.touch()
-    if attempt and rank == 0:
-        while not Path(folder, f"{attempt} 1").exists():
-            time.sleep(0.1)
-        time.sleep(2)
-    ready.write_text(str(Ranks("cpu").all_max(rank)[0]))
-    os._exit(0)
-
-
-def test_a_restarted_rank_does_not_take_the_address_of_a_rank_0_that_died(tmp_path: Path) -> None:
-    """torchrun's store lives through restarts, and holds the addresses of all attempts."""
+def test_a_restarted_rank_does_not_find_what_an_attempt_before_left_in_torchruns_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun's store lives through restarts, and holds the address of the rank 0 that died."""
     port = free_port()
     store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-    for attempt in (0, 1):
-        multiprocessing.spawn(meet, (port, attempt, str(tmp_path)), nprocs=2)
-        assert [(tmp_path / f"{attempt} {rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                        "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    for attempt in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        own = _own_store(timedelta(seconds=30))
+        assert not own.check(["address of rank 0"])
+        own.set("address of rank 0", attempt)
+        assert _own_store(timedelta(seconds=30)).get("address of rank 0") == attempt.encode()      # the other rank's
     del store
 
 
