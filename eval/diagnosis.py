@@ -20,6 +20,22 @@ IOU_THRESHOLD = np.array([0.5])
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """What became of the D detections above a score, by image and falling score.
+
+    Args:
+        detection: (D,) int64, their places in the file.
+        partner: (D,) int64, the object that each was paired with, of its own class or another; -1 for none.
+        right: (D,) bool, the object is of its class.
+        excused: (D,) bool, without an object, but on a crowd or a difficult one: no false alarm.
+    """
+    detection: np.ndarray
+    partner: np.ndarray
+    right: np.ndarray
+    excused: np.ndarray
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What became of each object and of each detection above a score.
 
@@ -43,32 +59,43 @@ class Diagnosis:
 
 
 def diagnose(truth: GroundTruthArrays, detections: DetectionArrays, score: float = SCORE) -> Diagnosis:
-    """Pair detections with objects at IoU 0.5. A detection that is left but lies on a crowd or difficult object is no alarm.
+    """Count what `pair` finds.
 
     Args:
         detections: of images that the truth lists; those of other categories are left out.
     """
     num_classes = len(truth.category_ids)
     confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    taken, found = np.zeros(len(truth.boxes), bool), np.zeros(len(truth.boxes), bool)
     solid = ~(truth.crowd | truth.difficult)
-    order, image = _by_image(truth, detections, score)
-    for block, own in blocks(image, truth.image_index):
-        mine = order[block]
-        label = np.searchsorted(truth.category_ids, detections.category_ids[mine])
-        label_of = truth.category_index[own]
-        pairs = list_pairs(image[block], detections.boxes[mine], truth.image_index[own], truth.boxes[own], truth.crowd[own],
-                           IOU_THRESHOLD)
-        partner, excused = _pair_up(pairs, label, detections.scores[mine], label_of, solid[own])
-        matched = partner >= 0
-        partner = partner[matched]
-        np.add.at(confusion, (label_of[partner], label[matched]), 1)
-        np.add.at(confusion, (num_classes, label[~matched & ~excused]), 1)
-        taken[own[partner]] = True
-        found[own[partner]] = label_of[partner] == label[matched]
+    outcomes = pair(truth, detections, score)
+    label = np.searchsorted(truth.category_ids, detections.category_ids[outcomes.detection])
+    matched = outcomes.partner >= 0
+    taken, found = np.zeros(len(truth.boxes), bool), np.zeros(len(truth.boxes), bool)
+    taken[outcomes.partner[matched]] = True
+    found[outcomes.partner[outcomes.right]] = True
+    np.add.at(confusion, (truth.category_index[outcomes.partner[matched]], label[matched]), 1)
+    np.add.at(confusion, (num_classes, label[~matched & ~outcomes.excused]), 1)
     np.add.at(confusion, (truth.category_index[solid & ~taken], num_classes), 1)
     highest = float(detections.scores.max()) if len(detections) else float("nan")
-    return Diagnosis(confusion, truth.area[solid], found[solid], list(truth.category_names), score, len(order), highest)
+    return Diagnosis(confusion, truth.area[solid], found[solid], list(truth.category_names), score, len(label), highest)
+
+
+def pair(truth: GroundTruthArrays, detections: DetectionArrays, score: float = SCORE) -> Outcomes:
+    """Pair detections with objects at IoU 0.5; crowds and difficult objects are not paired. Arguments: see `diagnose`."""
+    solid = ~(truth.crowd | truth.difficult)
+    order, image = _by_image(truth, detections, score)
+    label = np.searchsorted(truth.category_ids, detections.category_ids[order])
+    partner, excused = np.full(len(order), -1, np.int64), np.zeros(len(order), bool)
+    for block, own in blocks(image, truth.image_index):
+        pairs = list_pairs(image[block], detections.boxes[order[block]], truth.image_index[own], truth.boxes[own],
+                           truth.crowd[own], IOU_THRESHOLD)
+        chosen, excused[block] = _pair_up(pairs, label[block], detections.scores[order[block]], truth.category_index[own],
+                                          solid[own])
+        partner[block][chosen >= 0] = own[chosen[chosen >= 0]]
+    matched = partner >= 0
+    right = matched.copy()
+    right[matched] = truth.category_index[partner[matched]] == label[matched]
+    return Outcomes(order, partner, right, excused & ~matched)
 
 
 def _by_image(truth: GroundTruthArrays, detections: DetectionArrays, score: float) -> tuple[np.ndarray, np.ndarray]:
