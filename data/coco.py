@@ -16,14 +16,15 @@ from errors import InputError
 
 
 def load_coco(
-    annotations: Path, images: Path, *, classes: tuple[str, ...] = (), key: str = "data.train", training: bool
+    annotations: Path, images: Path, *, classes: tuple[str, ...] = (), key: str = "data.train", training: bool,
+    images_key: str = "data.images",
 ) -> Source:
     """Read and check a COCO JSON file.
 
     Args:
         images: the folder that its file names start from.
         classes: names to keep, in the order of their labels; empty: all, by ascending id.
-        key: the configuration key that named the file, for messages.
+        key, images_key: what named the file and the folder, for messages: configuration keys or options.
         training: clip boxes to their image; drop those without area, and crowds.
     Raises:
         InputError: something in the file or the folder is wrong.
@@ -35,7 +36,7 @@ def load_coco(
             raise InputError(f"{where}: has no list '{name}', so it is not a COCO annotation file. Name another file.")
     ids, names = _categories(content["categories"], classes, where)
     records = _images(content["images"], images, where)
-    _check_files(records, images, where)
+    _check_files(records, images, where, images_key)
 
     entries = content["annotations"]
     index_of = {record.id: k for k, record in enumerate(records)}
@@ -121,13 +122,13 @@ def _images(entries: list[dict], folder: Path, where: str) -> list[ImageRecord]:
     return records
 
 
-def _check_files(records: list[ImageRecord], folder: Path, where: str) -> None:
-    present = set(files_below(folder, "data.images"))
+def _check_files(records: list[ImageRecord], folder: Path, where: str, key: str) -> None:
+    present = set(files_below(folder, key))
     missing = [r.path for r in records if os.path.normpath(r.path) not in present]
     if missing:
         shown = ", ".join(os.path.relpath(p, folder) for p in missing[:5])
         raise InputError(f"{where}: {len(missing):,} of {len(records):,} images are not in {folder}, such as {shown}. "
-                         "Set data.images to their folder.")
+                         f"Set {key} to their folder.")
 
 
 def _fields(

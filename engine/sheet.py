@@ -96,11 +96,11 @@ def heading_size(notes: Sequence[str], warning: str = "") -> tuple[int, int]:
     return round(wide) + 40, 46 + LINE * (len(notes) + bool(warning))
 
 
-def drawable_names(names: Sequence[str]) -> list[str]:
-    """Names of classes as they can be drawn: all different, not empty, not too long, of letters that OpenCV has.
+def drawable_names(names: Sequence[str], kind: str = "class") -> list[str]:
+    """Names as they can be drawn: all different, not empty, not too long, of letters that OpenCV has.
 
     The strokes of OpenCV 4 have ASCII only. An accent is dropped then, and what has no like becomes "class 3", by its place
-    from 1. The outlines of OpenCV 5 have most letters.
+    from 1, or another `kind`. The outlines of OpenCV 5 have most letters.
     """
     drawn = []
     for name in names:
@@ -110,7 +110,7 @@ def drawable_names(names: Sequence[str]) -> list[str]:
             name = "".join(plain) if all(c.isascii() and c.isprintable() for c in plain) else ""
         drawn.append(name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "...")
     count = Counter(drawn)
-    return [name if name and count[name] == 1 else f"class {k}" for k, name in enumerate(drawn, 1)]
+    return [name if name and count[name] == 1 else f"{kind} {k}" for k, name in enumerate(drawn, 1)]
 
 
 def text_width(text: str, size: float = 12, bold: bool = False) -> float:

@@ -10,6 +10,7 @@ import pytest
 import predict
 import test as test_script
 import train
+from engine import compare
 from errors import run
 
 
@@ -167,6 +168,39 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
         assert source.name in fail(capsys, predict.main, arguments)
     assert "eval.conf" in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(trained.data.images),
                                                        "--output", str(tmp_path / "out"), "--conf", "2"])
+
+
+def test_bad_input_to_compare(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    best, root = str(trained.folder / "run/best.pt"), trained.data.root
+    files = ["--ground-truth", str(root / "train.json"), "--images", str(root / "images")]
+    (tmp_path / "dt.json").write_text(json.dumps([{"image_id": 100, "category_id": 2, "bbox": [0, 0, 1, 1], "score": 0.5}]))
+    (tmp_path / "other.json").write_text(json.dumps([{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1], "score": 0.5}]))
+    (tmp_path / "file").write_text("mine")
+    found = ["--detections", str(tmp_path / "dt.json")]
+    cases = [
+        (files, "--detections"),
+        (found, "--ground-truth"),
+        ([*found, *files[:2]], "--images"),
+        ([*found, *files[2:]], "--ground-truth"),
+        ([*found, *files[:3], str(tmp_path / "none")], "--images"),
+        ([*found, *files[:3], str(tmp_path)], "Set --images to their folder"),
+        ([*found, *files, "--only", "none.png"], "none.png"),
+        ([*found, *files, "--names", "a", "b"], "--names: 2 for 1 tools"),
+        ([*found, *files, "--conf", "2"], "--conf"),
+        ([*found, *files, "--number", "0"], "--number"),
+        ([*found, *files, "train.device=cpu"], "train.device=cpu"),
+        ([*found, *files, "--split", "val"], "--split"),
+        ([*files, "--detections", str(tmp_path / "other.json")], "image 1"),
+        ([*files, "--detections", str(tmp_path / "none.json")], "none.json"),
+        (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"),
+        (["--checkpoint", best, "data.test="], "data.test"),
+        (["--checkpoint", best, "--only", "000.png", "eval.cnof=0.1"], "eval.conf"),
+    ]
+    for arguments, word in cases:
+        line = fail(capsys, compare.main, [*arguments, "--output", str(tmp_path / "out")])
+        assert word in line, (arguments, line)
+    assert "--output" in fail(capsys, compare.main, [*found, *files, "--output", str(tmp_path / "file")])
+    assert (tmp_path / "file").read_text() == "mine" and not list(tmp_path.rglob("*.png"))
 
 
 def test_settings_that_would_only_fail_later(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
