@@ -36,8 +36,8 @@ class RunLog:
         self.folder = folder
         make_folder(folder)
         self.path = folder / "log.jsonl"
-        kept = [line for line in _lines(self.path) if line["epoch"] < first_epoch]
-        _replace(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        kept = [line for line in read_log(self.path) if line["epoch"] < first_epoch]
+        replace_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.waiting = ""       # lines that could not be written yet
         self.first_step = first_step
         self.board = None
@@ -110,7 +110,7 @@ def _append(path: Path, text: str) -> None:
             raise
 
 
-def _lines(path: Path) -> list[dict]:
+def read_log(path: Path) -> list[dict]:
     """The records of a log.jsonl; lines that a kill cut off, or that are no records, are left out."""
     records = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
@@ -156,10 +156,10 @@ def make_folder(path: Path) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON for people to read, replacing the file in one step."""
-    _replace(path, json.dumps(content, indent=2) + "\n")
+    replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Put a text in the place of a file in one step: a kill, a full disk or a power cut leaves the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -51,7 +51,7 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         if is_voc(split_file(config, split)):       # else detections.json would have nothing to be scored against again
             write_json(output / "ground_truth.json", truth)
         scored = score(truth, found.detections, config.eval.scoring())
-        _report(scored, _subject(model.config, len(source)), output, markdown)
+        _report(scored, subject_of(model.config, len(source)), output, markdown)
         if found.capped_images:
             print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections; the weakest "
                   "were left out")
@@ -120,7 +120,7 @@ def _make_places(output: Path, markdown: Path | None) -> None:
         raise InputError(f"--markdown: {markdown} may not be written. Name another file.")
 
 
-def _subject(config: ModelConfig, num_images: int) -> Subject:
+def subject_of(config: ModelConfig, num_images: int) -> Subject:
     """What a model is called in a table, such as YOLO11n + ARB, and what it is made of."""
     switches = (config.mdca, config.arb, config.pfdh)
     modules = [name for name, on in zip(("MDCA", "ARB", "PFDH"), switches, strict=True) if on]

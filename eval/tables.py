@@ -16,6 +16,8 @@ from eval.wording import ap_note, olrp_note, protocol_name, voc_note
 
 PAPER = Path(__file__).with_name("paper_tables.toml")
 NOTE_WIDTH = 100         # characters of a line in a terminal, unless the table is wider
+DATA_SETS = {1: "aitod", 2: "dior", 3: "aitod"}          # of Tables I to III
+TITLES = {"aitod": "AI-TOD", "dior": "DIOR"}
 DIOR_ROWS = {"AP50_voc07": "VOC07", "AP50_voc12": "VOC12", "AP50_coco": "COCO", "AP50": "COCO"}
 
 
@@ -34,6 +36,13 @@ class Subject(NamedTuple):
     parameters: int | None = None
     modules: tuple[bool, bool, bool] | None = None
     num_objects: int | None = None
+
+
+class Result(NamedTuple):
+    """A finished run, or one that is still to come."""
+
+    subject: Subject
+    metrics: dict | None = None         # as in metrics.json
 
 
 class Table(NamedTuple):
@@ -119,16 +128,22 @@ def olrp_table(metrics: dict, subject: Subject, protocol: Protocol) -> Table:
 
 def _table1(metrics: dict, subject: Subject, paper: dict) -> Table:
     data = paper["aitod"]
-    ours = (subject.name, "-", "-", *(_percent(metrics[name]) for name in data["columns"][3:]))
-    return _beside(data, [ours], subject, left=("Backbone",))
+    return _beside(data, _row1(metrics, subject, data), subject, left=("Backbone",))
+
+
+def _row1(metrics: dict, subject: Subject, data: dict) -> list[tuple[str, ...]]:
+    return [(subject.name, "-", "-", *(_percent(metrics[name]) for name in data["columns"][3:]))]
 
 
 def _table2(metrics: dict, subject: Subject, paper: dict) -> Table:
     data = paper["dior"]
+    return _beside(data, _rows2(metrics, subject, data), subject)
+
+
+def _rows2(metrics: dict, subject: Subject, data: dict) -> list[tuple[str, ...]]:
     values = {_plain(name): figures for name, figures in metrics["per_class"].items()}
-    ours = [(f"{subject.name}, {label}", *(_percent(values[_plain(c)][key]) for c in data["classes"]), _percent(metrics[key]))
+    return [(f"{subject.name}, {label}", *(_percent(values[_plain(c)][key]) for c in data["classes"]), _percent(metrics[key]))
             for key, label in DIOR_ROWS.items() if key in metrics]
-    return _beside(data, ours, subject)
 
 
 def _table3(metrics: dict, subject: Subject, paper: dict) -> Table:
@@ -139,6 +154,72 @@ def _table3(metrics: dict, subject: Subject, paper: dict) -> Table:
     data = {**data, "columns": ["Baseline", *data["columns"]], "rows": rows,
             **{key: paper["aitod"][key] for key in ("test_images", "test_objects")}}
     return _beside(data, [ours], subject, left=("MDCA", "ARB", "PFDH"))
+
+
+def unlike_paper(number: int, class_names: list[str], num_images: int, num_objects: int) -> list[str]:
+    """Why figures of a test set cannot stand beside Table I, II or III (`number`), in phrases; empty where they can."""
+    paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
+    name = DATA_SETS[number]
+    data, found = paper[name], []
+    if known_classes(class_names) != name:
+        found.append(f"classes other than {TITLES[name]}'s")
+    if num_images != data["test_images"]:
+        found.append(f"tested on {num_images:,} images instead of {data['test_images']:,}")
+    objects = data.get("test_objects", num_objects)
+    if abs(num_objects - objects) > objects / 1000:
+        found.append(f"tested on {num_objects:,} objects instead of {objects:,}")
+    return found
+
+
+def reproduction(number: int, results: list[Result], obstacles: list[str]) -> Table:
+    """Runs of Table I, II or III (`number`) beside the paper's figures, or alone where something stands against it.
+
+    Args:
+        results: in the order of their rows; those of Table III in the order of models.rs_tinynet.ROWS.
+        obstacles: why the figures are not the paper's experiment; then none of the paper's figures is in the table.
+    """
+    paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))
+    done = sum(result.metrics is not None for result in results)
+    state = f"{done} of {len(results)} runs finished"
+    if obstacles:
+        return _mechanism(number, results, obstacles, state, paper)
+    if number == 3:
+        return _ablation(results, state, paper)
+    data = paper[DATA_SETS[number]]
+    rows = []
+    for subject, metrics in results:
+        if metrics is not None:
+            rows += _row1(metrics, subject, data) if number == 1 else _rows2(metrics, subject, data)
+    theirs = [tuple(map(_cell, row)) for row in data["rows"]]
+    return Table(f"{data['table']}, reproduced: {state}", tuple(data["columns"]), [*theirs, *rows], len(rows),
+                 "The last rows are ours." if rows else "", ("Backbone",) if number == 1 else ())
+
+
+def _mechanism(number: int, results: list[Result], obstacles: list[str], state: str, paper: dict) -> Table:
+    """Our figures alone."""
+    keys = {1: paper["aitod"]["columns"][3:], 2: list(DEFINITIONS), 3: ["AP", "AP50", "AP75"]}[number]
+    rows = [(result.subject.name, *(_percent((result.metrics or {}).get(key, -1)) for key in keys),
+             f"{result.subject.parameters:,}") for result in results]
+    note = ("Mechanism only: these runs show that every step works, and say nothing about the paper's figures, none of which "
+            f"stand here. What differs from its experiment: {'; '.join(obstacles)}.")
+    name = paper["ablation" if number == 3 else DATA_SETS[number]]["table"]
+    return Table(f"Mechanism only, the rows of {name}: {state}", ("Model", *keys, "Params"), rows, note=note)
+
+
+def _ablation(results: list[Result], state: str, paper: dict) -> Table:
+    """Table III with the paper's figure to the right of each of ours."""
+    data = paper["ablation"]
+    printed = {tuple(row[:3]): row[3:] for row in data["rows"]}
+    keys = data["columns"][3:6]
+    rows = []
+    for result in results:
+        subject = result.subject
+        # YOLO11m + P2 has none of the modules either, and no row in the paper
+        theirs = printed[subject.modules] if not subject.name.endswith("P2") else ("-",) * 4
+        ours = [*(_percent((result.metrics or {}).get(key, -1)) for key in keys), f"{subject.parameters:,}"]
+        rows.append((subject.name, *(cell for pair in zip(ours, map(_cell, theirs), strict=True) for cell in pair)))
+    header = ("Model", *(cell for key in (*keys, "Params") for cell in (key, "paper")))
+    return Table(f"{data['table']}, reproduced: {state}", header, rows)
 
 
 def _beside(data: dict, ours: list[tuple[str, ...]], subject: Subject, left: tuple[str, ...] = ()) -> Table:

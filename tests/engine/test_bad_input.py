@@ -10,7 +10,7 @@ import pytest
 import predict
 import test as test_script
 import train
-from engine import compare
+from engine import compare, reproduce
 from errors import run
 
 
@@ -201,6 +201,25 @@ def test_bad_input_to_compare(trained: object, tmp_path: Path, capsys: pytest.Ca
         assert word in line, (arguments, line)
     assert "--output" in fail(capsys, compare.main, [*found, *files, "--output", str(tmp_path / "file")])
     assert (tmp_path / "file").read_text() == "mine" and not list(tmp_path.rglob("*.png"))
+
+
+def test_bad_input_to_reproduce(tiny_set: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("mine")
+    data = [f"data.root={tiny_set.root}", "data.train=train.json", "data.test=train.json", "train.device=cpu"]
+    cases = [
+        (["data.root=/nowhere"], "data.train"),
+        ([*data, "data.test=none.json"], "data.test"),
+        ([*data, "train.epoch=2"], "train.epochs"),
+        ([*data, "--gpus", "0"], "--gpus: 0"),
+        ([*data, "--gpus", "3"], "train.batch_size=16"),
+        ([*data, "--gpus", "512", "train.device=auto"], "torch sees"),
+        ([*data, "--only", "yolo11m,yolo12m"], "yolo12m"),
+    ]
+    for arguments, word in cases:
+        line = fail(capsys, reproduce.main, ["--table", "3", *arguments, "--output", str(tmp_path / "out")])
+        assert word in line, (arguments, line)
+    assert "--output" in fail(capsys, reproduce.main, ["--table", "3", *data, "--output", str(tmp_path / "file")])
+    assert [p.name for p in tmp_path.iterdir() if p.name != "tiny"] == ["file"] and (tmp_path / "file").read_text() == "mine"
 
 
 def test_settings_that_would_only_fail_later(tiny_run: object, capsys: pytest.CaptureFixture) -> None:

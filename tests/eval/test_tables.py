@@ -5,7 +5,7 @@ import pytest
 
 from eval.coco import AITOD, COCO, customized
 from eval.scoring import VOC
-from eval.tables import PAPER, Subject, Table, all_tables
+from eval.tables import PAPER, Result, Subject, Table, all_tables, reproduction, unlike_paper
 from eval.wording import bounds, row_name
 
 DATA = tomllib.loads(PAPER.read_text(encoding="utf-8"))
@@ -120,6 +120,57 @@ def test_the_table_says_how_its_figures_were_taken():
     assert "at most 7 detections" in all_tables(coco, Subject("dt", 5), own)[0].note
     voc = all_tables(metrics_of(["ship"], ("AP50_voc07", "AP50_voc12", "AP50_coco")), Subject("dt", 5), VOC)[0]
     assert "protocol voc" in voc.title and "difficult" in voc.note and "100 of a class" in voc.note
+
+
+MODULES = [(False, False, False), (False, False, False), (True, False, False), (False, True, False), (False, False, True),
+           (True, True, False), (False, True, True), (True, False, True), (True, True, True)]
+ENDS = (MODULES[0], MODULES[-1])
+
+
+def results(modules, metrics, name="run"):
+    """Runs of which the last but one is not finished."""
+    names = [f"{name} {k}{' + P2' if k == 1 and len(modules) > 2 else ''}" for k in range(len(modules))]
+    return [Result(Subject(names[k], 14018, 20_000_000 + k, mods), None if k == len(modules) - 2 else metrics)
+            for k, mods in enumerate(modules)]
+
+
+def test_reproduced_rows_of_table_3_stand_beside_the_paper_s_of_the_same_modules():
+    table = reproduction(3, results(MODULES, metrics_of(DATA["aitod"]["classes"], AITOD_KEYS)), [])
+    assert table.title == "Table III, reproduced: 8 of 9 runs finished"
+    assert table.header == ("Model", "AP", "paper", "AP50", "paper", "AP75", "paper", "Params", "paper")
+    assert table.rows[0] == ("run 0", "25.0", "27.9", "25.0", "57.9", "25.0", "23.1", "20,000,000", "20,059,176")
+    assert table.rows[1][2::2] == ("-",) * 4                                    # YOLO11m + P2 is not in the paper
+    assert [row[2] for row in table.rows[2:]] == ["31.1", "30.6", "28.5", "32.7", "33.4", "32.8", "34.2"]      # typed from it
+    assert table.rows[7][1::2] == ("-", "-", "-", "20,000,007")                  # still to come
+
+
+def test_reproduced_rows_stand_below_tables_1_and_2():
+    one = reproduction(1, results(ENDS, metrics_of(DATA["aitod"]["classes"], AITOD_KEYS)), [])
+    assert one.ours == 1 and len(one.rows) == 24 and one.rows[-1] == ("run 1", "-", "-", *["25.0"] * 7)
+    two = reproduction(2, results(ENDS, metrics_of(DATA["dior"]["classes"], ("AP50_voc07", "AP50_voc12", "AP50_coco"))), [])
+    assert [row[0] for row in two.rows[-3:]] == ["run 1, VOC07", "run 1, VOC12", "run 1, COCO"] and two.ours == 3
+    assert reproduction(1, [Result(Subject("run", 14018, 1, ENDS[0]))], []).ours == 0
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_is_not_the_paper_s_experiment_stands_alone_and_says_so(number):
+    metrics = metrics_of(["ship"], (*AITOD_KEYS, "AP50_voc07", "AP50_voc12", "AP50_coco"), value=0.01)
+    table = reproduction(number, results(MODULES if number == 3 else ENDS, metrics), ["trained on 24 images instead of many"])
+    text = table.text() + table.markdown()
+    assert "Mechanism only" in table.title and "Mechanism only" in table.note and "trained on 24 images instead" in table.note
+    printed = {f"{value:.1f}" for name in ("aitod", "dior", "ablation") for row in DATA[name]["rows"] for value in row
+               if isinstance(value, float)} - {"1.0"}
+    cells = {cell for row in table.rows for cell in row}
+    assert not printed & cells and not any(name in text for name in ("paper ", "Faster R-CNN", "20,059,176"))
+    assert cells >= {"1.0", "-", "20,000,000"}
+
+
+def test_what_a_test_set_differs_in_from_the_paper_s():
+    classes = {1: DATA["aitod"]["classes"], 2: DATA["dior"]["classes"], 3: DATA["aitod"]["classes"]}
+    assert [unlike_paper(k, classes[k], n, 347_617) for k, n in ((1, 14018), (2, 11738), (3, 14018))] == [[], [], []]
+    assert unlike_paper(3, ["ship"], 24, 100) == [
+        "classes other than AI-TOD's", "tested on 24 images instead of 14,018", "tested on 100 objects instead of 347,617"]
+    assert unlike_paper(1, classes[2], 14018, 347_630) == ["classes other than AI-TOD's"]       # 13 more: a later version
 
 
 def test_bounds_in_pixels():
