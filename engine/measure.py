@@ -3,8 +3,8 @@
     python -m engine.measure --config A.toml --config B.toml --result FILE [section.key=value ...]       or by torchrun
 
 Writes {"A.toml": seconds a batch, ...} into FILE. engine.reproduce calls it as a process of its own, so that nothing of it
-stays in the GPU's memory. Images are read and augmented as in training, without a cache. On a CPU steps of one image are
-taken and multiplied, as time there follows the images, and a whole batch may not fit.
+stays in the GPU's memory. Images are read and augmented as in training, without a cache. On a CPU steps of as many images
+are taken as have the pixels of one of 800 x 800, and multiplied: time there follows the pixels, and a whole batch may not fit.
 """
 import argparse
 import contextlib
@@ -24,6 +24,7 @@ from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.trainer import Trainer
 from errors import run
 
+PIXELS_ON_CPU = 800 * 800
 PREFETCHED = 2      # batches that each loader process holds ready, torch's default: their steps say nothing of the loader
 
 
@@ -61,11 +62,12 @@ def measure(config: Config, ranks: Ranks, stop: StopRequest) -> float:
     """Seconds that one batch of all ranks takes, the same on every rank but for what clocks differ in."""
     train = config.train
     on_gpu = ranks.device.type == "cuda"
-    skipped, counted = (3 + PREFETCHED * train.workers, 10) if on_gpu else (1, 2)
+    skipped, counted = (3 + PREFETCHED * train.workers, 10) if on_gpu else (1, 3)
     factor = 1.0
     if not on_gpu:
-        factor = train.batch_size / ranks.world_size
-        train = replace(train, batch_size=ranks.world_size, nominal_batch=ranks.world_size, workers=0)
+        share = max(1, min(train.batch_size // ranks.world_size, PIXELS_ON_CPU // train.image_size**2)) * ranks.world_size
+        factor = train.batch_size / share
+        train = replace(train, batch_size=share, nominal_batch=share, workers=0)
     train = replace(train, epochs=max(train.epochs, skipped + 5 * counted), max_steps=0, save_minutes=0)
     config = replace(config, train=train, data=replace(config.data, cache="none"))
     with tempfile.TemporaryDirectory(prefix="measure.") as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -107,13 +107,14 @@ def test_only_the_paper_s_recipe_on_its_data_is_its_experiment(number):
     assert "tested on 24 images" in obstacles(number, planned(number, test_images=24))[0]
 
 
-def test_the_time_of_a_step_is_that_of_the_trainer_s_own_steps(tiny_run, monkeypatch):
-    """A clock that is asked once a step and goes by seconds: one for the single image of a step on a CPU, four for a batch."""
+@pytest.mark.parametrize(("side", "seconds"), [(64, 1.0), (576, 4.0)])
+def test_the_time_of_a_step_is_that_of_the_trainer_s_own_steps(tiny_run, monkeypatch, side, seconds):
+    """A clock that is asked once a step and goes by seconds. On a CPU a batch of four images of 576 px is four steps of one."""
     clock = iter(range(1000))
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    config = configs.load(tiny_run.config, ["train.max_steps=1"])
+    config = configs.load(tiny_run.config, ["train.max_steps=1", f"train.image_size={side}"])
     with StopRequest() as stop:
-        assert measure.measure(config, Ranks("cpu"), stop) == 4.0
+        assert measure.measure(config, Ranks("cpu"), stop) == seconds
     assert next(clock) < 6
     assert not (tiny_run.folder / "runs").exists() and not list(tiny_run.folder.rglob("*.pt"))
 
