@@ -8,6 +8,7 @@ are taken as have the pixels of one of 800 x 800, and multiplied: time there fol
 """
 import argparse
 import contextlib
+import gc
 import io
 import os
 import tempfile
@@ -92,7 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             with in_one_line(found[0], int(os.environ.get("WORLD_SIZE", "1"))):
                 ranks = Ranks(found[0].train.device)
-                seconds = {file: measure(config, ranks, stop) for file, config in zip(files, found, strict=True)}
+                seconds = {}
+                for file, config in zip(files, found, strict=True):
+                    seconds[file] = measure(config, ranks, stop)
+                    gc.collect()        # trainers hold circles, which would keep their share of the GPU's memory
             if ranks.is_main:
                 write_json(options.result, seconds)
             return 0

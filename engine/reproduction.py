@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Run:
     overrides: tuple[str, ...]
     gpus: int
 
-    @property
+    @cached_property
     def subject(self) -> Subject:
         """What its row is called, and what stands in it besides figures."""
         return subject_of(replace(self.config.model, num_classes=len(self.facts.class_names)), self.facts.test_images)
