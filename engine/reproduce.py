@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from engine.log import make_folder, replace_text
+from engine.log import make_folder, write_text
 from engine.reproduction import ROOT, Run, in_a_shell, launcher, plan, table
 from engine.signals import EXIT_STOPPED
 from errors import InputError, run
@@ -189,7 +189,7 @@ def write_table(number: int, output: Path, runs: list[Run]) -> Table:
     """Keep the table of what is finished as text and Markdown."""
     result = table(number, runs)
     for ending, text in (("txt", result.text()), ("md", result.markdown())):
-        replace_text(output / f"table{number}.{ending}", text + "\n")
+        write_text(output / f"table{number}.{ending}", text + "\n")
     return result
 
 
