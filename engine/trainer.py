@@ -18,6 +18,7 @@ from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
+from engine.lock import FolderLock
 from engine.log import RunLog, epoch_line, peak_memory, versions, write_json
 from engine.manifest import write_manifest
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
@@ -91,6 +92,10 @@ class Trainer:
         # A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are taken back.
         here = self.position
         unlogged = here.step + 1 if here.step and not here.batch else here.step
+        self.lock = FolderLock(folder)
+        ranks.from_main(self.lock.take)
+        if ranks.is_main:
+            checkpoint.remove_leftovers(folder)
         self.log = RunLog(folder, here.epoch, unlogged) if ranks.is_main else None
 
     def fit(self) -> int:
@@ -111,6 +116,7 @@ class Trainer:
         finally:
             if self.log:
                 self.log.close()
+            self.lock.release()
         return 0
 
     def _train_epoch(self) -> None:
