@@ -24,6 +24,7 @@ from engine.manifest import write_manifest
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
 from engine.resume import Position, find_checkpoint, restore, snapshot
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
+from engine.starting_weights import read_starting_weights
 from engine.statistics import KeptStatistics
 from errors import InputError
 from eval.scoring import HEADLINES, score
@@ -44,7 +45,7 @@ class Trainer:
         folder: where the run's files go; only rank 0 reads and writes there.
         stop: entered by the caller.
         resume: go on from folder/last.pt, if there is one.
-        weights: a checkpoint to start from, as far as its tensors fit.
+        weights: a checkpoint to start from, as far as its layers fit.
     """
 
     def __init__(self, config: Config, folder: Path, ranks: Ranks, stop: StopRequest, resume: bool = False,
@@ -60,10 +61,10 @@ class Trainer:
         model_config = replace(config.model, num_classes=len(self.data.class_names))
         self.raw_model = build_model(model_config)
         if weights and not saved:
-            given = ranks.from_main(lambda: checkpoint.weights_of(checkpoint.load(weights), weights))
-            report = load_partial(self.raw_model, given)
+            given = ranks.from_main(lambda: read_starting_weights(weights, model_config))
+            report = load_partial(self.raw_model, given.state)
             if ranks.is_main:
-                print(f"{weights}: {report}")
+                print(f"{weights}: {given.origin}\n{report}")
         ranks.synchronize_batchnorm(self.raw_model, train.sync_batchnorm, train.batch_size)
         self.raw_model.to(ranks.device, memory_format=torch.channels_last)
 
