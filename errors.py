@@ -5,6 +5,7 @@ prints that line and exits with code 2. MachineError is the same for what no inp
 kind, wherever it is met. Any other exception is a bug of ours and keeps its traceback.
 """
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,9 @@ def run(main: Callable[[], int | None]) -> None:
     except (InputError, MachineError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
+    except BrokenPipeError:             # `... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # else Python complains when it flushes
+        code = 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

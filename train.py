@@ -3,6 +3,7 @@
 One CPU or GPU:          python train.py --config configs/tinyrs4/yolo11n.toml data.root=DIR
 Eight GPUs:              torchrun --nproc-per-node 8 train.py --config configs/aitod/yolo11m.toml data.root=DIR
 Two machines of eight:   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py ...
+From YOLO11's weights:   --weights yolo11m.pt, as Ultralytics publishes it, or a best.pt of another run
 Go on after a stop:      the same command with --resume; torchrun --max-restarts N does so by itself when a process is lost
 Change a setting:        section.key=value at the end, such as train.batch_size=32 (the batch is over all GPUs)
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="TOML file, such as configs/demo.toml")
     parser.add_argument("--output", type=Path, help="folder of the run (default: runs/<config name>)")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in the folder, if there is one")
-    parser.add_argument("--weights", type=Path, help="checkpoint to start from, as far as its tensors fit")
+    parser.add_argument("--weights", type=Path, help="best.pt or Ultralytics' yolo11m.pt to start from, as far as layers fit")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the file")
     options = parser.parse_intermixed_args(arguments)
 

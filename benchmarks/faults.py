@@ -181,7 +181,7 @@ def main() -> None:
             raise SystemExit(f"the undisturbed run failed: see {whole[ranks].folder}.txt")
     number = 0
     while kills.total() < options.kills:
-        ranks = 1 if kills[1] <= kills[2] else 2
+        ranks = 1 if kills[1] < kills[2] else 2         # at least half of them with two
         run = Run(config, folder / f"disturbed {number}", ranks)
         number += 1
         these, there = disturb(run, rng, budget=12)

@@ -9,7 +9,9 @@ A step is forward, loss, backward and update (clipping, SGD, average of the weig
 AI-TOD's sizes in each image, on the device already. Every run is a process of its own (benchmarks/step_run.py); tools take
 turns, --repeat times, and the fastest run's median step counts. Parts are timed apart, with the device waited for after each.
 "of peak": operations of forward and backward, a multiply-add counted as two, for each second of the step, as a share of
-what a large matrix product reaches here in the same type.
+what a large matrix product reaches here in the same type. "GB" is what all operations of a step read and write, and "floor"
+the time of a step whose operations all ran at that peak or at the bandwidth of a large copy, whichever takes longer
+(benchmarks/floor.py).
 """
 import argparse
 import json
@@ -32,7 +34,8 @@ def line(name: str, images: int, result: dict) -> str:
     parts = " ".join(f"{1000 * result['parts'][part]:>9.1f}" for part in PARTS)
     reached = result["flops"] / result["seconds"] / result["peak"]
     return (f"{name:<22}{result['parameters']:>12,}{images / result['seconds']:>9.2f}{1000 * result['seconds']:>10.1f} {parts}"
-            f"{result['gib']:>9.2f}{result['flops'] / images / 1e9:>10.1f}{reached:>9.0%}")
+            f"{result['gib']:>9.2f}{result['flops'] / images / 1e9:>10.1f}{reached:>9.0%}{result['bytes'] / 1e9:>9.1f}"
+            f"{1000 * result['floor']:>10.1f}")
 
 
 def main() -> None:
@@ -53,7 +56,7 @@ def main() -> None:
     print(f"{machine(options.device)}; scale {options.scale}, {options.side} px, batch {options.batch}, amp {options.amp}"
           f"{', compiled' if options.compile else ''}")
     print(f"{'':<22}{'parameters':>12}{'img/s':>9}{'step ms':>10} {' '.join(f'{part:>9}' for part in PARTS)}"
-          f"{'GiB':>9}{'GFLOP/img':>10}{'of peak':>9}")
+          f"{'GiB':>9}{'GFLOP/img':>10}{'of peak':>9}{'GB':>9}{'floor ms':>10}")
     case = {name: getattr(options, name) for name in ("side", "batch", "device", "amp", "compile", "warmup", "steps")}
     for row in tqdm(options.rows, disable=None):
         case["model"] = asdict(replace(MODELS[row], scale=options.scale))

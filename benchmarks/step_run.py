@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from floor import Counter, copy_rate, matrix_product_rate, wait
 
 CLASSES, OBJECTS = 8, 24          # AI-TOD's classes, and its mean number of objects in an image
 PARTS = ("forward", "loss", "backward", "update")
@@ -132,11 +133,6 @@ class Ultralytics(Step):
         mark()
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def timed_parts(step: Step) -> np.ndarray:
     """Seconds of each part of a step."""
     times = [time.perf_counter()]
@@ -156,20 +152,6 @@ def peak_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, which stands for the device's peak: what a program can reach here."""
-    n = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(n, n, device=device).to(dtype)
-    best = 0.0
-    for _ in range(5):
-        wait(device)
-        start = time.perf_counter()
-        a @ a
-        wait(device)
-        best = max(best, 2 * n**3 / (time.perf_counter() - start))
-    return best
-
-
 def main() -> None:
     tool, case = sys.argv[1], json.loads(sys.argv[2])
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -186,13 +168,15 @@ def main() -> None:
     for _ in range(max(case["steps"] // 2, 1)):
         parts.append(timed_parts(step))
     memory = peak_gib(step.device)
-    from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as counter:
+    peak, bandwidth = matrix_product_rate(step.device, AMP[case["amp"]]), copy_rate(step.device)
+    counter = Counter()
+    with counter:
         step(lambda: None)
     print(json.dumps({
         "seconds": float(np.median(whole)), "parts": dict(zip(PARTS, np.median(parts, 0).tolist(), strict=True)),
-        "gib": memory - (base if step.device.type == "cpu" else 0), "flops": counter.get_total_flops(),
-        "peak": matrix_product_rate(step.device, AMP[case["amp"]]), "torch": torch.__version__,
+        "gib": memory - (base if step.device.type == "cpu" else 0), "flops": counter.flops,
+        "bytes": counter.bytes, "floor": counter.seconds(peak, bandwidth), "peak": peak, "bandwidth": bandwidth,
+        "torch": torch.__version__,
         "parameters": sum(p.numel() for p in step.raw.parameters()),
     }))
 

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from types import NoneType
 
 import numpy as np
 
@@ -140,6 +141,7 @@ def _fields(
     """
     try:
         image, category, boxes = ([e[name] for e in entries] for name in ("image_id", "category_id", "bbox"))
+        crowds = [e.get("iscrowd", 0) for e in entries]
         sound = (
             set(map(type, chain(image, category))) <= {int}
             and index_of.keys() >= set(image)
@@ -147,6 +149,7 @@ def _fields(
             and set(map(type, boxes)) <= {list}
             and set(map(len, boxes)) <= {4}
             and set(map(type, chain.from_iterable(boxes))) <= {int, float}
+            and set(map(type, crowds)) <= {int, bool, float, NoneType}
         )
         box = np.array(boxes if sound else [], dtype=np.float64).reshape(-1, 4)
         sound = sound and bool((np.abs(box) < FARTHEST).all() and (box[:, 2:] >= 0).all())
@@ -158,7 +161,7 @@ def _fields(
     if len(set(ids)) < len(ids):
         repeated = Counter(ids).most_common(1)[0][0]
         raise InputError(f"{where}: annotation id {repeated} is used twice. Give each annotation an id of its own.")
-    crowd = np.fromiter((bool(e.get("iscrowd", 0)) for e in entries), dtype=bool, count=len(entries))
+    crowd = np.array(crowds, dtype=bool)
     return np.fromiter(map(index_of.get, image), dtype=np.int64, count=len(entries)), category, box, crowd
 
 
@@ -184,6 +187,8 @@ def _first_offence(
         if box[2] < 0 or box[3] < 0:
             return (f"{name} has the bbox {box}. Its width and height must not be negative: the format is x, y, width, "
                     "height. Fix the file.")
+        if not isinstance(entry.get("iscrowd"), int | float | None):
+            return f"{name} has the iscrowd {entry['iscrowd']!r}. Give 0 or 1, without quotes."
     raise AssertionError("called for annotations that are sound")
 
 

@@ -7,15 +7,16 @@ import os
 import pickle
 import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 
 import torch
 
+from engine.archive import opened
 from errors import InputError
 from models import ModelConfig, RSTinyNet, build_model
 
 FORMAT = 1
+WANTED = "a best.pt or last.pt that train.py wrote"
 
 
 def save(path: Path, content: dict) -> None:
@@ -48,29 +49,16 @@ def remove_leftovers(folder: Path) -> None:
 def load(path: str | Path) -> dict:
     """Read a checkpoint onto the CPU; anything but tensors and plain values in it is refused."""
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            if file.read(2) != b"PK":       # torch writes zip archives; anything else would be guessed at
-                raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
-        with zipfile.ZipFile(path) as archive:      # torch does not compare the check sums that it writes
-            damaged = archive.testzip()
-        if damaged:
-            raise InputError(f"{path}: is damaged, as the check sum of {damaged} tells. Copy it once more from where it came.")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint. Name a best.pt or last.pt that train.py wrote.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder. Name the best.pt in it.") from None
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds objects other than tensors and plain values, which could run code; it was not loaded. "
-            "Name a checkpoint that train.py wrote."
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a readable checkpoint ({reason}). It may have been cut off in a copy.") from None
+    with opened(path, WANTED):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise InputError(
+                f"{path}: holds objects other than tensors and plain values, which could run code; it was not loaded. "
+                f"Name {WANTED}."
+            ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of this project. Name a best.pt or last.pt that train.py wrote.")
+        raise InputError(f"{path}: not a checkpoint of this project. Name {WANTED}.")
     return content
 
 
@@ -93,12 +81,17 @@ def weights_of(content: dict, path: str | Path) -> dict[str, torch.Tensor]:
         InputError: the checkpoint holds neither, or numbers that are not finite, with which nothing can be learned or found.
     """
     if "weights" not in content and "ema" not in content:
-        raise InputError(f"{path}: holds no weights. Name a best.pt or last.pt that train.py wrote.")
+        raise InputError(f"{path}: holds no weights. Name {WANTED}.")
     weights = content["weights"] if "weights" in content else content["ema"]
+    check_finite(weights, path)
+    return weights
+
+
+def check_finite(weights: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Raises InputError where a weight is not finite."""
     spoiled = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if spoiled:
         raise InputError(f"{path}: holds numbers that are not finite, first in {spoiled[0]}. Name another checkpoint.")
-    return weights
 
 
 def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:

@@ -32,7 +32,7 @@ class Position:
 
 
 def find_checkpoint(folder: Path, config: Config, resume: bool) -> dict | None:
-    """The content of folder/last.pt; None where there is none. Left-overs of a killed write are removed.
+    """The content of folder/last.pt; None where there is none.
 
     Raises:
         InputError: there is one, but not to be resumed, damaged, or written with other settings.
@@ -56,7 +56,6 @@ def find_checkpoint(folder: Path, config: Config, resume: bool) -> dict | None:
         raise InputError(f"{error} Without it, begin anew in another --output, from best.pt with --weights if there is one."
                          ) from None
     check_same_config(saved["config"], config.to_dict(), last)
-    checkpoint.remove_leftovers(folder)
     return saved
 
 

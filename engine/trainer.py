@@ -18,11 +18,13 @@ from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
+from engine.lock import FolderLock
 from engine.log import RunLog, epoch_line, peak_memory, versions, write_json
 from engine.manifest import write_manifest
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
 from engine.resume import Position, find_checkpoint, restore, snapshot
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
+from engine.starting_weights import read_starting_weights
 from engine.statistics import KeptStatistics
 from errors import InputError
 from eval.scoring import HEADLINES, score
@@ -43,7 +45,7 @@ class Trainer:
         folder: where the run's files go; only rank 0 reads and writes there.
         stop: entered by the caller.
         resume: go on from folder/last.pt, if there is one.
-        weights: a checkpoint to start from, as far as its tensors fit.
+        weights: a checkpoint to start from, as far as its layers fit.
     """
 
     def __init__(self, config: Config, folder: Path, ranks: Ranks, stop: StopRequest, resume: bool = False,
@@ -59,10 +61,10 @@ class Trainer:
         model_config = replace(config.model, num_classes=len(self.data.class_names))
         self.raw_model = build_model(model_config)
         if weights and not saved:
-            given = ranks.from_main(lambda: checkpoint.weights_of(checkpoint.load(weights), weights))
-            report = load_partial(self.raw_model, given)
+            given = ranks.from_main(lambda: read_starting_weights(weights, model_config))
+            report = load_partial(self.raw_model, given.state)
             if ranks.is_main:
-                print(f"{weights}: {report}")
+                print(f"{weights}: {given.origin}\n{report}")
         ranks.synchronize_batchnorm(self.raw_model, train.sync_batchnorm, train.batch_size)
         self.raw_model.to(ranks.device, memory_format=torch.channels_last)
 
@@ -91,6 +93,10 @@ class Trainer:
         # A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are taken back.
         here = self.position
         unlogged = here.step + 1 if here.step and not here.batch else here.step
+        self.lock = FolderLock(folder)
+        ranks.from_main(self.lock.take)
+        if ranks.is_main:
+            checkpoint.remove_leftovers(folder)
         self.log = RunLog(folder, here.epoch, unlogged) if ranks.is_main else None
 
     def fit(self) -> int:
@@ -111,6 +117,7 @@ class Trainer:
         finally:
             if self.log:
                 self.log.close()
+            self.lock.release()
         return 0
 
     def _train_epoch(self) -> None:

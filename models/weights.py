@@ -1,9 +1,12 @@
-"""Weights from elsewhere: YOLO11 checkpoints by name, and partial loading with a report."""
+"""Weights from elsewhere: YOLO11 checkpoints by name, where each variant has their tensors, partial loading with a report."""
 import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from models.network import ModelConfig, build_model
+from models.scaling import SCALES
 
 # YOLO11 numbers its layers in the order of its graph; the layers between (upsampling, concatenation) hold no weights.
 _PLACES = {
@@ -27,6 +30,18 @@ _PLACES = {
     23: "head",
 }
 _HEAD_PLACES = (("head.cv2.", "head.box."), ("head.cv3.", "head.cls."), ("head.dfl.conv.weight", "head.bins"))
+# What a report calls the parts of a network, and how the names of their tensors begin.
+_PARTS = {
+    "backbone": ("backbone.stages.", "backbone.sppf.", "backbone.attention."),
+    "ARB, column 1": ("backbone.auxiliary.",),
+    "ARB, taps": ("backbone.taps.",),
+    "neck": ("neck.top", "neck.down", "neck.out"),
+    "MDCA": ("neck.attention.",),
+    "PFDH": ("fusion.",),
+    "head, boxes": ("head.box.", "head.bins"),
+    "head, classes": ("head.cls.",),
+    "auxiliary head": ("auxiliary_head.",),
+}
 
 
 def convert_ultralytics_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -52,6 +67,60 @@ def convert_ultralytics_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor
     return converted
 
 
+def recognise_yolo11(state: dict[str, Tensor]) -> ModelConfig:
+    """Which YOLO11 a state dict in our names is of: its scale and number of classes.
+
+    Raises:
+        ValueError: of none, by the names and shapes of its tensors.
+    """
+    first, last = state.get("backbone.stages.down.0.conv.weight"), state.get("head.cls.0.2.bias")
+    if first is None or last is None:
+        raise ValueError("it is not a YOLO11 detection model: its first or last convolution is missing")
+    found, nearest = _shapes(state), None
+    for name, scale in SCALES.items():
+        if scale.channels(64) != len(first):
+            continue
+        config = ModelConfig(name, num_classes=len(last))
+        with torch.device("meta"):
+            expected = _shapes(build_model(config).state_dict())
+        different = [k for k in {**expected, **found} if expected.get(k) != found.get(k)]
+        if not different:
+            return config
+        if nearest is None or len(different) < nearest[0]:
+            nearest = len(different), different[0], expected.get(different[0])
+    if nearest is None:
+        raise ValueError(f"it is not a YOLO11 detection model: its first layer has {len(first)} channels")
+    _, key, shape = nearest
+    raise ValueError(f"it is not a YOLO11 detection model: {key} is {_say(found.get(key))} there and {_say(shape)} in YOLO11")
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Without the counters of BatchNorm, which nothing here reads and some tools leave out."""
+    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def _say(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else " x ".join(map(str, shape))
+
+
+def place(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Move the tensors of one variant (our names) to where another has their counterparts.
+
+    The head's levels go by their strides, as a network with the stride-4 level counts one more. Where the state dict has no
+    second column, both columns of an ARB start from its backbone; SPPF and C2PSA are the main column's.
+
+    Args:
+        config: of the network that will load them.
+    """
+    has_p2 = any(k.startswith("neck.top2.") for k in state)
+    up = int(config.has_p2) - int(has_p2)
+    placed = {re.sub(r"(?<=head\.)(box|cls)\.(\d+)", lambda m: f"{m[1]}.{int(m[2]) + up}", k): v for k, v in state.items()}
+    if config.arb and not any(k.startswith("backbone.auxiliary.") for k in state):
+        column = {k.replace(".stages.", ".auxiliary.", 1): v for k, v in state.items() if k.startswith("backbone.stages.")}
+        placed |= column
+    return placed
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What became of each name in a partial load."""
@@ -59,31 +128,65 @@ class LoadReport:
     matched: tuple[str, ...]
     missing: tuple[str, ...]        # in the model, not in the file: keep their initial values
     left_over: tuple[str, ...]      # in the file, not in the model
-    reshaped: tuple[str, ...]       # in both with different shapes: keep their initial values
+    reshaped: tuple[str, ...]       # in both, but their layer has another shape: keep their initial values
+    numbers: tuple[int, int]        # in the tensors that were loaded, and in all of the model
 
     def __str__(self) -> str:
-        lines = [f"weights: {len(self.matched)} of {len(self.matched) + len(self.missing) + len(self.reshaped)} loaded"]
-        for label, names in (
-            ("missing in the file", self.missing),
-            ("of another shape", self.reshaped),
-            ("left over in the file", self.left_over),
-        ):
-            if names:
-                shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-                lines.append(f"  {len(names)} {label}: {shown}")
+        """How much was loaded, and for each part of the network which modules start from scratch."""
+        own = {*self.matched, *self.missing, *self.reshaped}
+        loaded, total = (count / 1e6 for count in self.numbers)
+        lines = [f"weights: {len(self.matched)} of {len(own)} loaded, {loaded:.1f} of {total:.1f} million numbers"]
+        for part, beginnings in _PARTS.items():
+            names = {k for k in own if k.startswith(beginnings)}
+            if not names:
+                continue
+            line = f"  {part:<15}{len(names & {*self.matched}):>4} of {len(names):>3}"
+            fresh = [f"{_modules(found, names)} ({why})"
+                     for why, group in (("no counterpart in the file", self.missing), ("of another shape", self.reshaped))
+                     if (found := names & {*group})]
+            lines.append(line + (f"   from scratch: {'; '.join(fresh)}" if fresh else ""))
+        if self.left_over:
+            shown = ", ".join(self.left_over[:4]) + (", ..." if len(self.left_over) > 4 else "")
+            lines.append(f"  {len(self.left_over)} left over in the file: {shown}")
         return "\n".join(lines)
+
+
+def _modules(fresh: set[str], names: set[str]) -> str:
+    """The outermost modules of which every tensor is fresh, without the network's part in front; "all" when all are."""
+    if fresh == names:
+        return "all"
+    outermost = {}
+    for name in sorted(fresh):
+        steps = name.split(".")
+        for depth in range(2, len(steps) + 1):
+            above = ".".join(steps[:depth])
+            if all(k in fresh for k in names if k == above or k.startswith(above + ".")):
+                outermost[".".join(steps[1:depth])] = None
+                break
+    return ", ".join(outermost)
 
 
 @torch.no_grad()
 def load_partial(model: nn.Module, state: dict[str, Tensor]) -> LoadReport:
-    """Copy every tensor whose name and shape agree into the model; the rest keeps its initial values."""
+    """Copy every layer whose tensors agree in name and shape into the model; the rest keeps its initial values.
+
+    A convolution and its BatchNorm are one layer, as a weight and its bias are: half of it taken over and half of it random
+    would be neither.
+    """
     own = model.state_dict()
-    matched = [k for k in own if k in state and own[k].shape == state[k].shape]
+    unfit = {_layer_of(k) for k in own if k in state and own[k].shape != state[k].shape}
+    matched = [k for k in own if k in state and _layer_of(k) not in unfit]
     for key in matched:
         own[key].copy_(state[key])
     return LoadReport(
         matched=tuple(matched),
         missing=tuple(k for k in own if k not in state),
         left_over=tuple(k for k in state if k not in own),
-        reshaped=tuple(k for k in own if k in state and own[k].shape != state[k].shape),
+        reshaped=tuple(k for k in own if k in state and _layer_of(k) in unfit),
+        numbers=(sum(own[k].numel() for k in matched), sum(v.numel() for v in own.values())),
     )
+
+
+def _layer_of(name: str) -> str:
+    """`neck.top4.cv1` for `neck.top4.cv1.conv.weight` and for `neck.top4.cv1.bn.bias`."""
+    return re.sub(r"(\.(conv|bn))?\.[^.]+$", "", name)

@@ -106,6 +106,7 @@ BAD = {
     "unknown image": (spoil("annotations", 0, "image_id", value=7), "annotation 1 .*image 7.*does not list"),
     "image id of a wrong type": (spoil("annotations", 0, "image_id", value={}), "annotation 1 .*does not list"),
     "annotation that is no object": (spoil("annotations", 0, value=5), "annotation number 1 is not an object"),
+    "crowd as text": (spoil("annotations", 2, "iscrowd", value="0"), "annotation 3 .*iscrowd '0'.*without quotes"),
     "repeated annotation id": (spoil("annotations", 1, "id", value=1), "annotation id 1 is used twice"),
     "repeated image id": (spoil("images", 1, "id", value=100), "image id 100 is used twice"),
     "image id of a wrong type ": (spoil("images", 1, "id", value="x"), "'001.png' has the id 'x'"),

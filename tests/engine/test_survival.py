@@ -14,11 +14,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch import multiprocessing
 
 import engine.trainer
 from engine import checkpoint, failures
 from engine.config import Config, TrainConfig
 from engine.distributed import Ranks
+from engine.lock import FolderLock
 from engine.log import RunLog
 from engine.signals import Stopped, StopRequest
 from engine.statistics import KeptStatistics
@@ -446,3 +448,37 @@ print((memory("VmHWM") - before) / 2**20)
     gigabytes = float(done.stdout) * 1.073741824
     print(f"{gigabytes:.2f} GB")
     assert 0.1 < gigabytes < 2
+
+
+def hold(folder: str, held: object, end: object) -> None:
+    """Another process that trains there."""
+    lock = FolderLock(Path(folder))
+    lock.take()
+    held.set()
+    end.wait(60)
+    lock.release()
+
+
+def test_a_second_run_in_a_folder_is_refused_before_it_writes_and_may_go_on_when_the_first_has_ended(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.lock.PATIENCE", 0.3)
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (tiny_run.folder / "run").rglob("*") if path.is_file()}
+
+    before = content()
+    context = multiprocessing.get_context("spawn")
+    held, end = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(tiny_run.folder / "run"), held, end))
+    other.start()
+    assert held.wait(60)
+    with pytest.raises(InputError, match=r"--output: another run is writing into .*run\. Stop it, or name another folder"):
+        tiny_run.train("run", "--resume")
+    lock = tiny_run.folder / "run/.lock"
+    assert content() == {**before, lock: b""}
+    end.set()
+    other.join(60)
+    assert tiny_run.train("run", "--resume") == 0
+    assert not lock.exists()
