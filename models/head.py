@@ -99,14 +99,17 @@ def make_anchors(levels: tuple[tuple[int, int, int], ...], device: torch.device)
 def decode_boxes(output: HeadOutput) -> Tensor:
     """Boxes (B, A, 4), xyxy in pixels, not clipped: each side lies at the expected distance of its distribution."""
     B, A, _ = output.box_logits.shape
-    dtype = torch.promote_types(output.box_logits.dtype, torch.float32)      # never half: 800 px need more than 11 bits
-    probabilities = output.box_logits.to(dtype).reshape(B, A, 4, BINS).softmax(-1)
-    distances = (probabilities @ output.bins.to(dtype)) * output.anchors.strides[:, None]   # (B, A, 4) pixels
+    probabilities = _never_half(output.box_logits).reshape(B, A, 4, BINS).softmax(-1)
+    distances = (probabilities @ _never_half(output.bins)) * output.anchors.strides[:, None]        # (B, A, 4) pixels
     points = output.anchors.points
     return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
 
 
 def decode(output: HeadOutput) -> tuple[Tensor, Tensor]:
     """Boxes (B, A, 4), xyxy in pixels, and class probabilities (B, A, C)."""
-    dtype = torch.promote_types(output.class_logits.dtype, torch.float32)
-    return decode_boxes(output), output.class_logits.to(dtype).sigmoid()
+    return decode_boxes(output), _never_half(output.class_logits).sigmoid()
+
+
+def _never_half(x: Tensor) -> Tensor:
+    """In float32 at least: 800 px need more than 11 bits. (torch.promote_types stays in graphs that torch 2.6 exports.)"""
+    return x if x.dtype == torch.float64 else x.float()

@@ -10,7 +10,7 @@ import pytest
 import predict
 import test as test_script
 import train
-from engine import compare, reproduce
+from engine import compare, export, reproduce
 from errors import run
 
 
@@ -220,6 +220,21 @@ def test_bad_input_to_reproduce(tiny_set: object, tmp_path: Path, capsys: pytest
         assert word in line, (arguments, line)
     assert "--output" in fail(capsys, reproduce.main, ["--table", "3", *data, "--output", str(tmp_path / "file")])
     assert [p.name for p in tmp_path.iterdir() if p.name != "tiny"] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_bad_input_to_export(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    best, torchexport = str(trained.folder / "run/best.pt"), ["--format", "torchexport"]
+    (tmp_path / "file").write_text("mine")
+    for arguments, words in (
+        (["--checkpoint", "none.pt"], "none.pt: no such checkpoint"),
+        (["--checkpoint", best, "--image-size", "100"], "--image-size: 100 is neither a side nor"),
+        (["--checkpoint", best, "--image-size", "64", "64", "64"], "--image-size: 64 64 64"),
+        (["--checkpoint", best, "--image-size", "0"], "--image-size: 0"),
+        (["--checkpoint", best, "--output", str(tmp_path)], f"{tmp_path / 'best.pt2'}"),
+        (["--checkpoint", best, "--output", str(tmp_path / "file/x.pt2")], "cannot be a folder"),
+    ):
+        assert words in fail(capsys, export.main, [*arguments, *torchexport])
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
 
 
 def test_settings_that_would_only_fail_later(tiny_run: object, capsys: pytest.CaptureFixture) -> None:
