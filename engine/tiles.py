@@ -79,8 +79,9 @@ class Grid:
     @property
     def margin(self) -> float:
         """Pixels. A box this near to an inner border counts as cut. Views that differ by less count as equal: two looks at one
-        object differ by far less, so that never do two tiles leave it to each other."""
-        return max(self.overlap / 8, LEAST_MARGIN)
+        object differ by far less, so that never do two tiles leave it to each other. Small, as where views are equal both tiles
+        have their say, and what one of them sees wrongly stays."""
+        return max(self.overlap / 16, LEAST_MARGIN)
 
     def __len__(self) -> int:
         return len(self.xs) * len(self.ys)

