@@ -37,7 +37,7 @@ class RunLog:
         make_folder(folder)
         self.path = folder / "log.jsonl"
         kept = [line for line in _lines(self.path) if line["epoch"] < first_epoch]
-        _replace(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.waiting = ""       # lines that could not be written yet
         self.first_step = first_step
         self.board = None
@@ -156,10 +156,10 @@ def make_folder(path: Path) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON for people to read, replacing the file in one step."""
-    _replace(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Put a text in the place of a file in one step: a kill, a full disk or a power cut leaves the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
