@@ -27,7 +27,7 @@ from errors import InputError
 SMALLEST = 32           # side of a tile, pixels: one cell of the coarsest level
 AGREE = 0.4             # IoU within what two tiles show, from which two boxes are one object
 LEAST_MARGIN = 2.0      # pixels
-CHUNK = 1 << 22         # pairs that are looked at in one go
+CHUNK = 1 << 20         # pairs that are looked at in one go
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import test as test_script
 from data import Batch
 from data.coco import load_coco
 from data.raster import Georeference, Scene
-from engine import checkpoint, geojson
+from engine import checkpoint, geojson, predictor
 from engine.config import EvalConfig
 from engine.overview import crowded_places, draw_scene
 from engine.postprocess import Detections
 from engine.scenes import cut, detect_large, detect_tiled
 from engine.tiles import Tiling
+from errors import InputError
 from tests import standin
 
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))         # RGB
@@ -73,6 +74,21 @@ def test_each_painted_rectangle_is_found_once(size: tuple[int, int], tile: int, 
     assert sum(done) == sum(shape[0] for shape in look.batches) == tiles
     assert {shape[0] for shape in look.batches[:-1]} <= {batch_size}                # full ones, across the rows of tiles
     assert len({shape[1:] for shape in look.batches}) == 1 and all(side % 32 == 0 for side in look.batches[0][2:])
+
+
+def test_a_scene_gives_what_its_parts_give_alone() -> None:
+    """Pictures pasted side by side, whose seams the tiles' borders cross anywhere."""
+    scene, alone = np.full((480, 630, 3), 90, np.uint8), []
+    for k in range(12):
+        x, y = 160 * (k % 4), 160 * (k // 4)
+        part = np.full((160, 150, 3), 90, np.uint8)
+        part[5:155, 5:145] = painted(140, 150, 60, largest=40, seed=k)[0]
+        scene[y : y + 160, x : x + 150] = part
+        (boxes, _, labels), _ = detect_tiled(Finder(), Scene(part), Tiling(160, 40), 1, 0.7, int)
+        alone += [(*(b + (x, y, x, y)).tolist(), label) for b, label in zip(boxes, labels.tolist(), strict=True)]
+    (boxes, _, labels), _ = detect_tiled(Finder(), Scene(scene), Tiling(128, 40), 8, 0.7, int)
+    assert sorted((*b, k) for b, k in zip(boxes.tolist(), labels.tolist(), strict=True)) == sorted(alone)
+    assert len(alone) > 150
 
 
 def test_tiles_are_pieces_of_the_image_at_its_own_scale() -> None:
@@ -207,3 +223,15 @@ def test_ranks_share_the_large_images(trained: object) -> None:
         return each
 
     assert found(1) == found(3) and set(found(1)) == set(range(101, 112))
+
+
+def test_a_gpu_without_memory_for_the_tiles_is_one_line_that_names_their_size(
+    trained: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(predictor, "detect", fail)
+    with pytest.raises(InputError, match="^eval.batch_size: 16 images of 64 px do not fit.*Lower eval.batch_size.$"):
+        predict.main(["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images), "--tile", "64",
+                      "--output", str(tmp_path)])
