@@ -7,13 +7,15 @@ Prints the figures by class and, for the classes of AI-TOD or DIOR, the paper's 
 pictures/ (precision-recall curves, sizes of found and missed objects, confusion of classes) and, for a model,
 detections.json (COCO results; for a VOC set with its ground_truth.json) into --output. Its default is the checkpoint's folder /
 <split>, or beside the detections a folder named after them and the protocol (there is none where they come from a pipe).
-torchrun shares the images over several GPUs. Settings of the checkpoint can be overridden: eval.conf=0.01,
-train.image_size=1024, train.device=cpu; with files alone eval.area_ranges, eval.limits and eval.olrp.
+torchrun shares the images over several GPUs. With --tile, images that are larger than a tile are run in tiles, at their own
+scale, and scored as a whole; without, all are fitted to train.image_size. Settings of the checkpoint can be overridden:
+eval.conf=0.01, train.image_size=1024, train.device=cpu; with files alone eval.area_ranges, eval.limits and eval.olrp.
 """
 import argparse
 from pathlib import Path
 
 from engine import testing
+from engine.tiles import tiling
 from errors import InputError, run
 from eval.scoring import PROTOCOLS
 
@@ -29,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
                         help="how AP is taken, and at which sizes (default: aitod for files, eval.protocol for a checkpoint)")
     parser.add_argument("--output", type=Path, help="folder of metrics.json, pictures and detections.json")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown too, for a README")
+    parser.add_argument("--tile", type=int, metavar="PX", help="run larger images in tiles of this side, as predict.py does")
+    parser.add_argument("--overlap", type=int, metavar="PX", help="of neighbouring tiles (default: a quarter of --tile)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
     options = parser.parse_intermixed_args(arguments)
 
@@ -36,8 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.checkpoint and not any(files):
         protocol = [f"eval.protocol={options.protocol}"] if options.protocol else []
         return testing.test_checkpoint(
-            options.checkpoint, options.split or "test", options.output, options.overrides + protocol, options.markdown)
+            options.checkpoint, options.split or "test", options.output, options.overrides + protocol, options.markdown,
+            tiling(options.tile, options.overlap))
     if all(files) and not options.checkpoint:
+        if options.tile is not None or options.overlap is not None:
+            raise InputError("--tile, --overlap: belong to a checkpoint; files are scored as they are. Leave them out.")
         if options.split:
             raise InputError("--split: belongs to a checkpoint; files are scored whole. Leave it out, or name its files.")
         return testing.test_files(*files, options.protocol or "aitod", options.output, options.overrides, options.markdown)

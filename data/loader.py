@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -70,17 +70,23 @@ class TrainDataset(Dataset):
 
 
 class EvalDataset(Dataset):
-    """Samples as they are, fitted to the network's input; each image is padded on its own."""
+    """Samples as they are, fitted to the network's input; each image is padded on its own.
 
-    def __init__(self, source: Source, image_size: int):
+    Args:
+        chosen: images of the source; None: all.
+    """
+
+    def __init__(self, source: Source, image_size: int, chosen: Sequence[int] | None = None):
         self.source = source
         self.image_size = image_size
+        self.chosen = range(len(source)) if chosen is None else chosen
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.chosen)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, place: int) -> Sample:
         """The sample of one image; boxes in network pixels."""
+        index = self.chosen[place]
         record = self.source.images[index]
         image, scale = letterbox(self.source.image(index), self.image_size)
         boxes, labels = self.source.objects(index)
@@ -187,12 +193,13 @@ def train_loader(
 
 def eval_loader(
     source: Source, image_size: int, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
-    pin_memory: bool = False,
+    pin_memory: bool = False, chosen: Sequence[int] | None = None,
 ) -> DataLoader:
-    """Batches of every image once, over all ranks."""
-    shapes = [letterbox_shape(r.width, r.height, image_size) for r in source.images]
-    sampler = EvalSampler(shapes, batch_size, rank, world_size)
-    return _loader(EvalDataset(source, image_size), sampler, collate, workers, pin_memory)
+    """Batches of every image once, over all ranks; or of the chosen ones."""
+    dataset = EvalDataset(source, image_size, chosen)
+    records = [source.images[index] for index in dataset.chosen]
+    shapes = [letterbox_shape(r.width, r.height, image_size) for r in records]
+    return _loader(dataset, EvalSampler(shapes, batch_size, rank, world_size), collate, workers, pin_memory)
 
 
 def unchanged(batch: Batch) -> Batch:

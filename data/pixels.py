@@ -24,7 +24,11 @@ def read_image(path: str | Path) -> np.ndarray:
         content = b""
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    except cv2.error as error:      # more pixels than OpenCV takes
+    except cv2.error as error:
+        if "MAX_IMAGE" in error.err or error.code == cv2.Error.STS_NO_MEM:
+            limit = "has more pixels than OpenCV takes, 2^30" if "MAX_IMAGE" in error.err else "does not fit into memory"
+            raise InputError(f"{path}: {limit}. Cut it up; predict.py and test.py read it in parts with --tile where rasterio "
+                             "is installed (pip install rasterio).") from None
         raise InputError(f"{path}: cannot be decoded as an image ({error.err}). Replace the file.") from None
     if image is None:
         raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file.")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.pixels import read_image
+from data.raster import Scene, open_scene
 from errors import InputError
 
 FARTHEST = 1e9      # pixels; a coordinate beyond this is a mistake, and would not survive float32
@@ -54,12 +55,15 @@ class Source:
             return self.decoded(index)
         record = self.images[index]
         image = read_image(record.path)
-        if image.shape[:2] != (record.height, record.width):
-            raise InputError(
-                f"{record.path}: is {image.shape[1]} x {image.shape[0]} px, but its annotations say {record.width} x "
-                f"{record.height}. Replace the file or mend its width and height in the annotations."
-            )
+        _check_size(record, image.shape[1], image.shape[0])
         return image
+
+    def scene(self, index: int) -> Scene:
+        """The image for use in a `with`, its rows one after the other where it is too large for memory."""
+        record = self.images[index]
+        scene = open_scene(record.path)
+        _check_size(record, scene.width, scene.height)
+        return scene
 
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4) float32 and labels (n,) int64 of one image."""
@@ -82,6 +86,14 @@ class Source:
         for what, count in self.changes.items():
             line += f"; {count:,} {what}"
         return line + (f"; {self.note}" if self.note else "")
+
+
+def _check_size(record: ImageRecord, width: int, height: int) -> None:
+    if (width, height) != (record.width, record.height):
+        raise InputError(
+            f"{record.path}: is {width} x {height} px, but its annotations say {record.width} x {record.height}. Replace the "
+            "file or mend its width and height in the annotations."
+        )
 
 
 def assemble(

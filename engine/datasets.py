@@ -1,4 +1,5 @@
 """A config's data sets, ready for training or testing: sources, loaders, and the truth that the evaluator scores against."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -118,9 +119,9 @@ def use_cache(config: Config, sources: dict[str, Source], ranks: Ranks) -> None:
             cache.drop_name()
 
 
-def test_loader(config: Config, source: Source, ranks: Ranks) -> DataLoader:
-    """A loader over one split for testing."""
+def test_loader(config: Config, source: Source, ranks: Ranks, chosen: Sequence[int] | None = None) -> DataLoader:
+    """A loader over one split for testing, or over some of its images."""
     return eval_loader(
         source, config.train.image_size, config.eval.batch_size, workers=config.train.workers, rank=ranks.rank,
-        world_size=ranks.world_size, pin_memory=ranks.device.type == "cuda",
+        world_size=ranks.world_size, pin_memory=ranks.device.type == "cuda", chosen=chosen,
     )

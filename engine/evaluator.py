@@ -1,4 +1,5 @@
 """Run a model over a data set, on all ranks."""
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +44,20 @@ def detect(model: nn.Module, batch: Batch, config: EvalConfig) -> tuple[list[Det
     return found, capped
 
 
+@dataclass
+class ImageDetections:
+    """Detections of one image."""
+
+    image_id: int
+    boxes: np.ndarray           # (n, 4) float64, xyxy pixels of the image
+    scores: np.ndarray          # (n,)
+    labels: np.ndarray          # (n,)
+    is_capped: bool             # there were more, in a tile at least
+
+
 def predict_all(
     model: nn.Module, loader: DataLoader, config: EvalConfig, ranks: Ranks, category_ids: tuple[int, ...],
-    label: str = "test", stop: StopRequest | None = None,
+    label: str = "test", stop: StopRequest | None = None, more: Iterable[ImageDetections] = (),
 ) -> Predictions | None:
     """Detections of all images of a loader whose ranks share the work; on rank 0, None elsewhere.
 
@@ -54,11 +66,19 @@ def predict_all(
         category_ids: of each label.
         label: what to call the progress bar.
         stop: looked at between batches.
+        more: images of this rank that the loader does not have.
     Raises:
         Stopped: on all ranks, as one of them was asked to stop.
     """
     ids, categories, boxes, scores = [], [], [], []
     capped = 0
+
+    def add(image_id: int, xyxy: np.ndarray, score: np.ndarray, labels: np.ndarray) -> None:
+        ids.append(np.full(len(xyxy), image_id, dtype=np.int64))
+        categories.append(np.asarray(category_ids, dtype=np.int64)[labels])
+        boxes.append(np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), 1))
+        scores.append(score.astype(np.float64))
+
     batches = iter(loader)
     (rounds,) = ranks.all_max(len(loader))          # a rank with fewer batches still takes part in asking who must stop
     for _ in tqdm(range(rounds), desc=label, unit="batch", leave=False, disable=None if ranks.is_main else True):
@@ -70,11 +90,10 @@ def predict_all(
         found, over = detect(model, batch.to(ranks.device, non_blocking=True), config)
         capped += over
         for meta, detections in zip(batch.meta, found, strict=True):
-            xyxy = detections.boxes.cpu().numpy()
-            ids.append(np.full(len(xyxy), meta.image_id, dtype=np.int64))
-            categories.append(np.asarray(category_ids, dtype=np.int64)[detections.labels.cpu().numpy()])
-            boxes.append(np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), 1))
-            scores.append(detections.scores.cpu().numpy().astype(np.float64))
+            add(meta.image_id, *(x.cpu().numpy() for x in detections))
+    for image in more:
+        add(image.image_id, image.boxes, image.scores, image.labels)
+        capped += image.is_capped
     shard = (_concatenate(ids, np.int64), _concatenate(categories, np.int64), _concatenate(boxes, np.float64, 4),
              _concatenate(scores, np.float64), capped)
     shards = ranks.gather(shard)

@@ -15,24 +15,32 @@ LOST_RANK = ("connection closed by peer", "connection reset by peer", "broken pi
 
 
 @contextmanager
-def in_one_line(config: Config, world_size: int = 1, training: bool = True) -> Iterator[None]:
-    """Turn what torch raises when memory or a process is gone into one line; other errors pass."""
+def in_one_line(
+    config: Config, world_size: int = 1, training: bool = True, side: int | None = None
+) -> Iterator[None]:
+    """Turn what torch raises when memory or a process is gone into one line; other errors pass.
+
+    Args:
+        side: of what the network sees, pixels; None: train.image_size.
+    """
     try:
         yield
     except RuntimeError as error:
-        line = explain(error, config, world_size, training)
+        line = explain(error, config, world_size, training, side or config.train.image_size)
         if line is None:
             raise
         raise line from error
 
 
-def explain(error: RuntimeError, config: Config, world_size: int, training: bool) -> InputError | MachineError | None:
+def explain(
+    error: RuntimeError, config: Config, world_size: int, training: bool, side: int
+) -> InputError | MachineError | None:
     """What to tell the user; None for an error that is none of these."""
     train, text = config.train, str(error).lower()
     if isinstance(error, torch.OutOfMemoryError):
         asked = text.partition("tried to allocate ")[2].partition(". ")[0].upper()
         key, count = ("train", train.batch_size // world_size) if training else ("eval", config.eval.batch_size)
-        line = (f"{key}.batch_size: {count} images of {train.image_size} px do not fit the GPU's memory"
+        line = (f"{key}.batch_size: {count} images of {side} px do not fit the GPU's memory"
                 f"{f' (asked for {asked} more)' if asked else ''}. Lower {key}.batch_size")
         if training:
             line += (" or train.image_size, or use train.amp=bf16; gradients are accumulated to train.nominal_batch, so that "

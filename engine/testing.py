@@ -13,6 +13,8 @@ from engine.drawing import write_picture
 from engine.evaluator import predict_all
 from engine.failures import in_one_line
 from engine.log import make_folder, write_json
+from engine.scenes import detect_large
+from engine.tiles import Tiling
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score
@@ -23,13 +25,17 @@ from models import ModelConfig, build_model
 SCORING_KEYS = ("eval.area_ranges", "eval.limits", "eval.olrp")
 
 
-def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list[str], markdown: Path | None = None) -> int:
+def test_checkpoint(
+    path: Path, split: str, output: Path | None, overrides: list[str], markdown: Path | None = None,
+    tiling: Tiling | None = None,
+) -> int:
     """Detect on a split, write detections.json, metrics.json and pictures, print the tables; returns the exit code.
 
     For a VOC set, ground_truth.json is the same annotations in COCO's form, with the ids of detections.json.
 
     Args:
         markdown: a file to write the tables to.
+        tiling: how larger images are cut; None: all are fitted to train.image_size.
     """
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
@@ -42,9 +48,12 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
             _make_places(output, markdown)
             truth = read_truth(config, split, class_names)      # now, not after hours of detecting
             print(f"{path}: {source.summary()}")
-        with in_one_line(config, ranks.world_size, training=False):
-            loader = test_loader(config, source, ranks)
-            found = predict_all(model.to(ranks.device), loader, config.eval, ranks, source.category_ids)
+        with in_one_line(config, ranks.world_size, training=False, side=tiling.tile if tiling else None):
+            model.to(ranks.device)
+            large = [k for k, image in enumerate(source.images) if tiling and tiling.cuts(image.width, image.height)]
+            loader = test_loader(config, source, ranks, sorted(set(range(len(source))) - set(large)))
+            more = detect_large(model, source, large, tiling, config.eval, ranks) if large else ()
+            found = predict_all(model, loader, config.eval, ranks, source.category_ids, more=more)
         if found is None:
             return 0
         write_detections(output / "detections.json", found.detections)
@@ -53,8 +62,9 @@ def test_checkpoint(path: Path, split: str, output: Path | None, overrides: list
         scored = score(truth, found.detections, config.eval.scoring())
         _report(scored, subject_of(model.config, len(source)), output, markdown)
         if found.capped_images:
-            print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections; the weakest "
-                  "were left out")
+            where = " in a tile" if tiling else ""
+            print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections{where}; the "
+                  "weakest were left out")
         return 0
     finally:
         ranks.close()

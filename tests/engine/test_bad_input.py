@@ -152,6 +152,10 @@ def test_bad_input_to_test_leaves_earlier_results(trained: object, tmp_path: Pat
         (["--ground-truth", truth, "--detections", str(tmp_path / "dt.json"), "--protocol", "voc"], "image"),
         (["--checkpoint", best, "eval.protocol=vox"], "aitod, coco, voc"),
         (["--checkpoint", best, "--markdown", str(tmp_path)], "table.md"),
+        (["--checkpoint", best, "--tile", "16"], "--tile: 16 is too small. Use 32"),
+        (["--checkpoint", best, "--tile", "800", "--overlap", "800"], "--overlap: 800 is outside 0..799"),
+        (["--checkpoint", best, "--overlap", "200"], "--overlap: 200 needs --tile"),
+        (["--ground-truth", truth, "--detections", str(tmp_path / "dt.json"), "--tile", "800"], "--tile"),
         ([], "--checkpoint"),
     ]
     for arguments, word in cases:
@@ -166,8 +170,14 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
     for source in (tmp_path / "absent.png", broken):
         arguments = ["--checkpoint", best, "--source", str(source), "--output", str(tmp_path / "out")]
         assert source.name in fail(capsys, predict.main, arguments)
-    assert "eval.conf" in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(trained.data.images),
-                                                       "--output", str(tmp_path / "out"), "--conf", "2"])
+    images = ["--checkpoint", best, "--source", str(trained.data.images), "--output", str(tmp_path / "out")]
+    for flags, words in ((["--conf", "2"], "eval.conf"), (["--tile", "31"], "--tile: 31"), (["--overlap", "9"], "--tile"),
+                         (["--tile", "64", "--overlap", "64"], "--overlap: 64 is outside 0..63"),
+                         (["--tile", "64", "--overlap", "-1"], "--overlap: -1")):
+        assert words in fail(capsys, predict.main, [*images, *flags])
+    assert broken.name in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(broken), "--tile", "64", "--output",
+                                                      str(tmp_path / "out")])
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_bad_input_to_compare(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,91 @@
+"""Detect on images that are larger than what the network sees at once, tile by tile."""
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from data import Batch, Targets
+from data.batch import ImageMeta
+from data.raster import Scene
+from data.source import Source
+from data.transforms import GREY, split_rgb
+from engine.config import EvalConfig
+from engine.distributed import Ranks
+from engine.evaluator import ImageDetections, detect
+from engine.postprocess import Detections
+from engine.tiles import Grid, Tiling, merge
+
+Look = Callable[[Batch], tuple[list[Detections], int]]
+
+
+def detect_tiled(
+    look: Look, scene: Scene, tiling: Tiling, batch_size: int, iou: float, progress: Callable[[int], object]
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """Detections of one image, from its tiles at their own scale.
+
+    Args:
+        look: Detections of each image of a batch, in its own pixels, and how many of the images reached the cap.
+        batch_size: tiles that it sees at once.
+        iou: for merging.
+        progress: is called with the number of tiles that are done.
+    Returns:
+        Boxes (n, 4) float64 xyxy in the image's pixels, scores (n,) and labels (n,), best first; and the tiles that reached
+        the cap.
+    """
+    grid = tiling.grid(scene.width, scene.height)
+    numbers, boxes, scores, labels, capped = [], [], [], [], 0
+    tiles = cut(scene, grid)
+    while batch := list(islice(tiles, batch_size)):
+        found, over = look(_join(batch, grid))
+        capped += over
+        for (number, x, y, _), detections in zip(batch, found, strict=True):
+            numbers.append(np.full(len(detections.labels), number))
+            boxes.append(detections.boxes.cpu().numpy().astype(np.float64) + (x, y, x, y))
+            scores.append(detections.scores.cpu().numpy())
+            labels.append(detections.labels.cpu().numpy())
+        progress(len(batch))
+    parts = (np.concatenate(values) for values in (numbers, boxes, scores, labels))
+    return merge(grid, *parts, iou), capped
+
+
+def cut(scene: Scene, grid: Grid) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Number, x, y and RGB planes (3, H, W) uint8 of each tile, row by row.
+
+    H and W are the tile's height and width, with grey to the right and below up to multiples of 32.
+    """
+    for row, y in enumerate(grid.ys.tolist()):
+        band = scene.rows(y, y + grid.height)
+        for column, x in enumerate(grid.xs.tolist()):
+            planes = np.full((3, grid.height + -grid.height % 32, grid.width + -grid.width % 32), GREY, np.uint8)
+            split_rgb(band[:, x : x + grid.width], planes[:, : grid.height, : grid.width])
+            yield row * len(grid.xs) + column, x, y, planes
+
+
+def _join(tiles: list[tuple[int, int, int, np.ndarray]], grid: Grid) -> Batch:
+    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+    meta = [ImageMeta(number, "", grid.width, grid.height, (1.0, 1.0)) for number, *_ in tiles]
+    return Batch(torch.from_numpy(np.stack([planes for *_, planes in tiles])), none, meta)
+
+
+def detect_large(
+    model: nn.Module, source: Source, chosen: list[int], tiling: Tiling, config: EvalConfig, ranks: Ranks
+) -> Iterator[ImageDetections]:
+    """Detections of this rank's share of a data set's large images.
+
+    Args:
+        model: in evaluation mode.
+        chosen: images of the source, on all ranks the same.
+    """
+    counts = {k: len(tiling.grid(source.images[k].width, source.images[k].height)) for k in chosen}
+    mine = sorted(chosen, key=lambda k: -counts[k])[ranks.rank :: ranks.world_size]         # so that all have as much to do
+    with tqdm(total=sum(counts[k] for k in mine), desc="test", unit="tile", leave=False,
+              disable=None if ranks.is_main else True) as bar:
+        for k in mine:
+            with source.scene(k) as scene:
+                (boxes, scores, labels), capped = detect_tiled(
+                    lambda batch: detect(model, batch.to(ranks.device), config), scene, tiling, config.batch_size, config.nms,
+                    bar.update)
+            yield ImageDetections(source.images[k].id, boxes, scores, labels, capped > 0)
