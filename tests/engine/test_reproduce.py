@@ -139,14 +139,14 @@ def test_a_signal_reaches_the_child_and_ends_the_whole_with_3(tmp_path, sent, he
             time.sleep(0.02)
         os.kill(os.getpid(), getattr(signal, sent))
 
-    before = signal.getsignal(getattr(signal, sent))
+    before = signal.signal(getattr(signal, sent), signal.SIG_DFL)      # a shell's background jobs ignore SIGINT
     thread = threading.Thread(target=send)
     with Children() as children:
         thread.start()
         assert children.call([sys.executable, "-c", CHILD.format(heard=heard, code=code), str(ready)]) == 3
         assert children.call([sys.executable, "-c", f"open({str(tmp_path / 'late')!r}, 'w')"]) == 3
     thread.join()
-    assert not (tmp_path / "late").exists() and signal.getsignal(getattr(signal, sent)) == before
+    assert not (tmp_path / "late").exists() and signal.signal(getattr(signal, sent), before) == signal.SIG_DFL
 
 
 def test_the_codes_of_children_and_what_they_print(tmp_path):
