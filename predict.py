@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--source", type=Path, required=True, help="an image, or a folder of images")
     parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the results")
     parser.add_argument("--conf", type=float, help="lowest score kept (default: 0.25); the same as eval.conf=...")
-    parser.add_argument("--tile", type=int, metavar="PX", help="run larger images in tiles of this side, at their own scale")
+    parser.add_argument("--tile", type=int, metavar="PX", help="run larger images in tiles of this side, at their own "
+                        "scale; best is train.image_size")
     parser.add_argument("--overlap", type=int, metavar="PX", help="of neighbouring tiles (default: a quarter of --tile); more "
                         "than the size of an object, so that one tile shows it whole")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")

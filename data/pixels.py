@@ -10,6 +10,9 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")       # of
 HEADER = 1 << 16                            # bytes in which a header is looked for
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}      # JPEG markers that begin a frame, which holds the size
 
+# It would print a line for each of a GeoTIFF's tags; of damage InputError tells.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 def read_image(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 BGR. The only place where pixels are read."""
