@@ -174,6 +174,7 @@ def command(tiny_set, folder, *more):
     return ["--table", "1", "--output", str(folder), *more, *settings(tiny_set)]
 
 
+@pytest.mark.slow
 def test_one_row_from_nothing_to_its_table(tiny_set, tmp_path, capfd, monkeypatch):
     """Timed, trained, tested; then there is nothing left to do."""
     folder = tmp_path / "out"
