@@ -37,17 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.output or Path("runs") / Path(options.config).stem
     resume = options.resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"     # torchrun --max-restarts
     with StopRequest() as stop:
-        ranks = None
         try:
-            with in_one_line(config, int(os.environ.get("WORLD_SIZE", "1"))):
-                ranks = Ranks(config.train.device)
+            with in_one_line(config, int(os.environ.get("WORLD_SIZE", "1"))), Ranks(config.train.device) as ranks:
                 return Trainer(config, folder, ranks, stop, resume, options.weights).fit()
         except Stopped:
             print(f"stopped by {stop.name} before the first step")
             return EXIT_STOPPED
-        finally:
-            if ranks:
-                ranks.close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes FOLDER/test/detections.json (COCO results) and FOLDER/cost.json. Needs th
 import csv
 import json
 import sys
-import time
 from pathlib import Path
 
 THIN = 1e-6         # px; a box that is no wider has no area
@@ -51,7 +50,7 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     folder = Path(case["folder"])
     yaml = yolo_set(case, folder / "set")
-    last, started = folder / "train/weights/last.pt", time.time()
+    last = folder / "train/weights/last.pt"
     model = YOLO(str(last) if last.exists() else f"{case['model']}.yaml")
     if last.exists() and not (folder / "train/done").exists():
         model.train(resume=True)
@@ -78,7 +77,6 @@ def main() -> None:
     (folder / "test/detections.json").write_text(json.dumps([
         {"image_id": int(d["image_id"]), "category_id": ids[d["category_id"] - 1], "bbox": d["bbox"], "score": d["score"]}
         for d in found]))
-    print(f"{time.time() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -46,12 +46,11 @@ def ours(case: dict) -> Callable[[list[np.ndarray]], list[Found]]:
     half = case["half"]
     model.to(device, torch.float16 if half else torch.float32, memory_format=torch.channels_last)
     config = EvalConfig(conf=case["conf"], nms=case["nms"], max_det=case["max_det"])
-    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
 
     def call(pictures: list[np.ndarray]) -> list[Found]:
         pixels = torch.from_numpy(np.stack([picture[..., ::-1] for picture in pictures])).permute(0, 3, 1, 2)
         metas = [ImageMeta(0, "", p.shape[1], p.shape[0], (1.0, 1.0)) for p in pictures]
-        found, _ = detect(model, Batch(pixels, none, metas).to(device), config)
+        found, _ = detect(model, Batch(pixels, Targets.none(), metas).to(device), config)
         return [tuple(x.cpu().numpy() for x in image) for image in found]
     return call
 

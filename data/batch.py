@@ -14,6 +14,11 @@ class Targets:
     labels: Tensor          # (N,) int64
     image_index: Tensor     # (N,) int64, which image of the batch, ascending
 
+    @classmethod
+    def none(cls) -> "Targets":
+        """No object."""
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+
     def to(self, device: torch.device, non_blocking: bool = False) -> "Targets":
         """A copy on a device."""
         return Targets(*(x.to(device, non_blocking=non_blocking) for x in vars(self).values()))

@@ -11,7 +11,6 @@ enlarged. Without --only, the images are those on which the tools differ most. D
 IoU 0.5 and within their class, from the score --conf on. Settings of checkpoints can be overridden: train.device=cpu.
 """
 import argparse
-import dataclasses
 import difflib
 import os
 import re
@@ -130,20 +129,10 @@ def _detect(path: Path, images: Images, chosen: list[int] | None, conf: float, o
         raise InputError(f"{path}: knows {', '.join(content['class_names'][:8])}, of which the ground truth names none (it has "
                          f"{', '.join(list(ids)[:8])}). Compare on images with its classes.")
     ranks = Ranks(config.train.device)
-    loader = test_loader(config, _part(images.source, chosen), ranks)
+    loader = test_loader(config, images.source, ranks, chosen)
     found = predict_all(model.to(ranks.device), loader, config.eval, ranks, mine, label=path.parent.name or path.stem)
     known = found.detections.category_ids != unknown
     return DetectionArrays(*(part[known] for part in vars(found.detections).values()))
-
-
-def _part(source: Source, chosen: list[int] | None) -> Source:
-    """Some images of a source."""
-    if chosen is None:
-        return source
-    objects = [source.objects(k) for k in chosen]
-    boxes, labels = (np.concatenate(parts) for parts in zip(*objects, strict=True))
-    offsets = np.cumsum([0, *(len(own) for own, _ in objects)])
-    return dataclasses.replace(source, images=[source.images[k] for k in chosen], boxes=boxes, labels=labels, offsets=offsets)
 
 
 def _find(names: list[str], wanted: list[str]) -> list[int]:

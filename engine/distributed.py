@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """This process among its peers.
+    """This process among its peers; at the end of a `with` it leaves them.
 
     Args:
         device: auto, cpu or cuda.
@@ -132,6 +132,12 @@ class Ranks:
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Leave the group."""

@@ -3,6 +3,7 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from engine.log import make_folder
@@ -49,8 +50,9 @@ class FolderLock:
                 os.close(file)
                 return False        # on a file system that knows no locks, go on without
         # A holder that ended meanwhile took the file away; the next one would lock another of that name.
-        if not (self.path.exists() and os.path.samestat(os.fstat(file), os.stat(self.path))):
-            os.close(file)
-            return False
-        self.file = file
-        return True
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                self.file = file
+                return True
+        os.close(file)
+        return False

@@ -89,10 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     files, overrides = options.config, options.overrides
     found = [configs.load(file, overrides) for file in files]
     with StopRequest() as stop:
-        ranks = None
         try:
-            with in_one_line(found[0], int(os.environ.get("WORLD_SIZE", "1"))):
-                ranks = Ranks(found[0].train.device)
+            with in_one_line(found[0], int(os.environ.get("WORLD_SIZE", "1"))), Ranks(found[0].train.device) as ranks:
                 seconds = {}
                 for file, config in zip(files, found, strict=True):
                     seconds[file] = measure(config, ranks, stop)
@@ -102,9 +100,6 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         except Stopped:
             return EXIT_STOPPED
-        finally:
-            if ranks:
-                ranks.close()
 
 
 if __name__ == "__main__":

@@ -122,8 +122,7 @@ def detect_scene(
     fitted, scale = letterbox(scene.rows(0, scene.height), config.train.image_size)
     pixels = torch.from_numpy(np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1)))[None]
     meta = ImageMeta(0, "", scene.width, scene.height, scale)
-    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
-    (found,), over = look(Batch(pixels, none, [meta]))
+    (found,), over = look(Batch(pixels, Targets.none(), [meta]))
     bar.update()
     return tuple(x.cpu().numpy() for x in found), over
 

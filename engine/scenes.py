@@ -65,9 +65,8 @@ def cut(scene: Scene, grid: Grid) -> Iterator[tuple[int, int, int, np.ndarray]]:
 
 
 def _join(tiles: list[tuple[int, int, int, np.ndarray]], grid: Grid) -> Batch:
-    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
     meta = [ImageMeta(number, "", grid.width, grid.height, (1.0, 1.0)) for number, *_ in tiles]
-    return Batch(torch.from_numpy(np.stack([planes for *_, planes in tiles])), none, meta)
+    return Batch(torch.from_numpy(np.stack([planes for *_, planes in tiles])), Targets.none(), meta)
 
 
 def detect_large(

@@ -39,8 +39,7 @@ def test_checkpoint(
     """
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
-    ranks = Ranks(config.train.device)
-    try:
+    with Ranks(config.train.device) as ranks:
         class_names = tuple(content["class_names"])
         source = open_split(config, split, class_names, training=False)
         output = output or path.parent / split
@@ -66,8 +65,6 @@ def test_checkpoint(
             print(f"{found.capped_images} image(s) had more than eval.max_det={config.eval.max_det} detections{where}; the "
                   "weakest were left out")
         return 0
-    finally:
-        ranks.close()
 
 
 def test_files(
