@@ -3,12 +3,13 @@ import cv2
 import numpy as np
 
 from data.raster import Scene
-from engine.drawing import caption, draw_boxes, grid, side_by_side
+from engine.drawing import caption, draw_boxes, grid, legend, side_by_side
 
 LARGEST = 4000          # pixels of the longer side up to which a scene is drawn as it is
 OVERVIEW = 3000         # pixels of the longer side of an overview
 CLOSE = 1000            # pixels of the side of a close-up, at the scene's own scale
 CLOSE_UPS = 3
+LETTERS = 3             # times as large as in other pictures, as this one is scaled down to be looked at
 MARK = (255, 255, 255)
 
 
@@ -28,19 +29,21 @@ def draw_scene(
         return draw_boxes(_rgb(scene.rows(0, scene.height)), boxes, labels, scores, names, zoom=max(1, round(800 / longer)))
     scale = OVERVIEW / longer
     width, height = (max(round(side * scale), 1) for side in (scene.width, scene.height))
-    overview = draw_boxes(_rgb(scene.reduced(width, height)), boxes * scale, labels, scores, names)
+    overview = draw_boxes(_rgb(scene.reduced(width, height)), boxes * scale, labels, scores)
     close_ups = []
     for number, (x, y, w, h) in enumerate(crowded_places(scene.width, scene.height, boxes), 1):
         moved = boxes - (x, y, x, y)
         inside = (moved[:, :2] < (w, h)).all(1) & (moved[:, 2:] > 0).all(1)
         piece = draw_boxes(_rgb(scene.piece(x, y, w, h)), moved[inside], labels[inside], scores[inside])
         title = f"{number}: from {x:,}, {y:,}; {inside.sum():,} objects"
-        close_ups.append(np.concatenate((caption(title, w), piece)))
+        close_ups.append(np.concatenate((_enlarged(caption(title, -(-w // LETTERS)), w), piece)))
         corner, end = (np.array(((x, y), (x + w, y + h))) * scale).astype(int).tolist()
         cv2.rectangle(overview, corner, end, MARK, 2)
-        cv2.putText(overview, str(number), (corner[0] + 8, corner[1] + 28), cv2.FONT_HERSHEY_SIMPLEX, 0.9, MARK, 2, cv2.LINE_AA)
+        cv2.putText(overview, str(number), (corner[0] + 12, corner[1] + 60), cv2.FONT_HERSHEY_SIMPLEX, 2, MARK, 4, cv2.LINE_AA)
     title = f"{scene.width:,} x {scene.height:,} px, shown at {scale:.1%}; {len(boxes):,} objects"
-    overview = np.concatenate((caption(title, overview.shape[1]), overview))
+    strip = -(-width // LETTERS)
+    foot = legend(sorted(set(labels.tolist())), names, strip)
+    overview = np.concatenate((_enlarged(caption(title, strip), width), overview, _enlarged(foot, width)))
     if not close_ups:
         return overview
     if width < height:
@@ -59,6 +62,11 @@ def crowded_places(width: int, height: int, boxes: np.ndarray) -> list[tuple[int
             y, x = (CLOSE * i for i in divmod(k, columns))
             places.append((x, y, min(CLOSE, width - x), min(CLOSE, height - y)))
     return places
+
+
+def _enlarged(strip: np.ndarray, width: int) -> np.ndarray:
+    """A strip of text LETTERS times as large, cut to a width."""
+    return cv2.resize(strip, None, fx=LETTERS, fy=LETTERS, interpolation=cv2.INTER_CUBIC)[:, :width]
 
 
 def _rgb(picture: np.ndarray) -> np.ndarray:
