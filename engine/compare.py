@@ -24,7 +24,7 @@ from data.coco import load_coco
 from data.source import Source
 from engine import checkpoint
 from engine import config as configs
-from engine.comparison import Verdict, count, difference, judge, regions, scene
+from engine.comparison import Verdict, count, difference, judge, outcome, regions
 from engine.comparison_sheet import classes, outcomes
 from engine.datasets import open_split, read_truth, test_loader
 from engine.distributed import Ranks
@@ -74,7 +74,7 @@ def compare(images: Images, tools: list[tuple[str, DetectionArrays]], chosen: li
     names = drawable_names([images.names[k] for k in chosen], "image")
     for k, shown, name in zip(chosen, picture_names([Path(images.names[k]) for k in chosen]), names, strict=True):
         picture = np.ascontiguousarray(images.source.image(k)[..., ::-1])
-        seen = scene(truth, verdicts, place[k])
+        seen = outcome(truth, verdicts, place[k])
         places = regions(seen, picture.shape[1], picture.shape[0], MOST_REGIONS)
         write_picture(output / "outcomes" / shown, outcomes(seen, picture, name, conf, places))
         write_picture(output / "classes" / shown, classes(seen, picture, name, conf, places, truth.category_names))

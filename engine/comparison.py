@@ -91,7 +91,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ImageOutcome:
     """One image's objects and what each tool made of them.
 
     Args:
@@ -107,7 +107,7 @@ class Scene:
     tools: list[Found]
 
 
-def scene(truth: GroundTruthArrays, verdicts: list[Verdict], image: int) -> Scene:
+def outcome(truth: GroundTruthArrays, verdicts: list[Verdict], image: int) -> ImageOutcome:
     """One image, by its place in the truth."""
     own = np.flatnonzero(truth.image_index == image)
     boxes, solid = _corners(truth.boxes[own]), _solid(truth)[own]
@@ -119,10 +119,10 @@ def scene(truth: GroundTruthArrays, verdicts: list[Verdict], image: int) -> Scen
             verdict.name, verdict.boxes[mine & verdict.hit], verdict.boxes[mine & verdict.false],
             boxes[solid & ~verdict.found[own]], verdict.boxes[mine], verdict.scores[mine], verdict.labels[mine],
         ))
-    return Scene(boxes, truth.category_index[own], solid, disputed & solid, tools)
+    return ImageOutcome(boxes, truth.category_index[own], solid, disputed & solid, tools)
 
 
-def regions(seen: Scene, width: int, height: int, most: int) -> list[Region]:
+def regions(seen: ImageOutcome, width: int, height: int, most: int) -> list[Region]:
     """Where to look closer: squares in which the tools differ most, then those with most objects.
 
     They do not overlap, and hold the image's smaller objects (lower quartile) a dozen times along each side. Tiny objects

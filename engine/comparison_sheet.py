@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from engine.comparison import Found, Region, Scene
+from engine.comparison import Found, ImageOutcome, Region
 from engine.drawing import COLOURS, colour
 from engine.sheet import GREY, INK, Colour, Sheet, drawable_names, text_width
 
@@ -45,7 +45,7 @@ class View(NamedTuple):
     layers: list[Layer]
 
 
-def outcomes(seen: Scene, image: np.ndarray, name: str, score: float, regions: list[Region]) -> np.ndarray:
+def outcomes(seen: ImageOutcome, image: np.ndarray, name: str, score: float, regions: list[Region]) -> np.ndarray:
     """Hits, misses and false alarms of each tool, as in the paper's Fig. 3.
 
     Args:
@@ -64,7 +64,7 @@ def outcomes(seen: Scene, image: np.ndarray, name: str, score: float, regions: l
     return _compose(_faded(image), views, _title(name, seen), note, regions)
 
 
-def classes(seen: Scene, image: np.ndarray, name: str, score: float, regions: list[Region],
+def classes(seen: ImageOutcome, image: np.ndarray, name: str, score: float, regions: list[Region],
             class_names: list[str]) -> np.ndarray:
     """The objects and each tool's detections in the colours of their classes, as in the paper's Fig. 4; else as `outcomes`."""
     tints = _tints(sorted({*seen.labels.tolist(), *(label for tool in seen.tools for label in tool.labels.tolist())}))
@@ -96,7 +96,7 @@ def _tints(present: list[int]) -> dict[int, Colour]:
     return tints
 
 
-def _title(name: str, seen: Scene) -> str:
+def _title(name: str, seen: ImageOutcome) -> str:
     objects = int(seen.solid.sum())
     return f"{drawable_names([name])[0]}: {objects:,} object{'s' if objects != 1 else ''}"
 

@@ -20,6 +20,7 @@ def write_manifest(trainer: "Trainer") -> None:
                  f"{trainer.schedule.accumulate} batch(es) a step",
         "batches_per_epoch": trainer.schedule.batches_per_epoch,
         "lr": train.lr,
+        "started_from": trainer.started_from,
         "starts_at": {"epoch": trainer.position.epoch, "batch": trainer.position.batch},
         "versions": trainer.versions,
         "config": trainer.config.to_dict(),

@@ -77,6 +77,7 @@ def snapshot(trainer: "Trainer") -> dict | None:
         "scaler": trainer.scaler.state_dict(),
         "position": vars(trainer.position).copy(),
         "seconds": trainer.seconds,
+        "started_from": trainer.started_from,
         "best": trainer.best,
         "sums": sums,
         "generators": generators,
@@ -107,6 +108,7 @@ def restore(trainer: "Trainer", saved: dict, path: Path) -> None:
     trainer.scaler.load_state_dict(saved["scaler"])
     trainer.position = Position(**saved["position"])
     trainer.seconds = saved.get("seconds", 0.0)
+    trainer.started_from = saved.get("started_from", trainer.started_from)
     trainer.best = saved["best"]
     ranks: Ranks = trainer.ranks
     # These are sums over all ranks: rank 0 takes them, the others begin at zero.

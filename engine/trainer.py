@@ -60,11 +60,13 @@ class Trainer:
         torch.manual_seed(train.seed)
         model_config = replace(config.model, num_classes=len(self.data.class_names))
         self.raw_model = build_model(model_config)
+        self.started_from = "scratch"
         if weights and not saved:
             given = ranks.from_main(lambda: read_starting_weights(weights, model_config))
+            self.started_from = f"{weights}: {given.origin}"
             report = load_partial(self.raw_model, given.state)
             if ranks.is_main:
-                print(f"{weights}: {given.origin}\n{report}")
+                print(f"{self.started_from}\n{report}")
         ranks.synchronize_batchnorm(self.raw_model, train.sync_batchnorm, train.batch_size)
         self.raw_model.to(ranks.device, memory_format=torch.channels_last)
 

@@ -10,7 +10,7 @@ import pytest
 import test as test_script
 from engine import comparison_sheet, sheet
 from engine.compare import main
-from engine.comparison import count, difference, judge, regions, scene
+from engine.comparison import count, difference, judge, outcome, regions
 from engine.comparison_sheet import CAPTION, FALSE, GAP, HEADING, HIT, MARGIN, MISSED, Layer, draw_layers
 from engine.drawing import COLOURS
 from errors import InputError
@@ -205,11 +205,11 @@ def test_the_place_that_is_enlarged_is_where_tools_differ_and_else_where_objects
     def centre_is_in(box, place):
         return all(low <= c < low + place[2] for c, low in zip((box[0] + 3, box[1] + 3), place, strict=False))
 
-    first, second = regions(scene(truth, [alike, fewer], 0), 600, 450, most=2)
+    first, second = regions(outcome(truth, [alike, fewer], 0), 600, 450, most=2)
     assert first[2] == second[2] == 72                                            # twelve times 6 px
     assert all(centre_is_in(box, first) for _, _, box, _ in pair) and all(centre_is_in(box, second) for _, _, box, _ in dense)
-    assert centre_is_in(dense[0][2], regions(scene(truth, [alike, alike], 0), 600, 450, most=1)[0])
-    for x, y, side in regions(scene(truth, [alike, fewer], 0), 460, 310, most=5):
+    assert centre_is_in(dense[0][2], regions(outcome(truth, [alike, alike], 0), 600, 450, most=1)[0])
+    for x, y, side in regions(outcome(truth, [alike, fewer], 0), 460, 310, most=5):
         assert 0 <= x <= 460 - side and 0 <= y <= 310 - side
 
 

@@ -174,6 +174,10 @@ def test_weights_of_another_run_are_taken_as_far_as_they_fit(tiny_run: object, c
     first, second = (checkpoint.load(tiny_run.folder / name / "best.pt")["weights"] for name in ("first", "second"))
     kernels = [name for name in first if name.endswith("conv.weight")]
     assert kernels and all(torch.equal(first[name], second[name]) for name in kernels)      # a rate of 0 keeps them
+    still = ("train.lr=0", "train.warmup_bias_lr=0")
+    assert tiny_run.train("second", "--weights", weights, "--resume", "train.max_steps=2", *still) == 0
+    manifests = [json.loads((tiny_run.folder / name / "manifest.json").read_text()) for name in ("first", "second")]
+    assert [manifest["started_from"] for manifest in manifests] == ["scratch", f"{weights}: of train.py"]      # resumed, too
     assert tiny_run.train("wider", "--weights", weights, "train.max_steps=1", "model.scale=s") == 0     # nothing much fits
 
 
