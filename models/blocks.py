@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# What RS-TinyNet adds to YOLO11 starts at this share of its usual size, so that the network starts near YOLO11. Without it the
-# first gradient of RS-TinyNet-n is 450 times that of YOLO11n with the stride-4 level, and clipping leaves its heads next to
-# nothing to learn by (docs/decisions.md).
+# ARB's taps, PFDH's votes, its residual branches and the random part of its merging convolutions start at this share of their
+# usual size. Otherwise the first gradient of RS-TinyNet-n is 450 times that of YOLO11n with the stride-4 level, and clipping
+# leaves its heads next to nothing to learn by (docs/decisions.md).
 GENTLE_START = 0.03
 
 

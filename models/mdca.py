@@ -18,8 +18,9 @@ class MDCA(nn.Module):
         Y = X A_channel + X A_spatial
 
     Read to the letter, Eq 1 averages the cells of the grid away and equals global pooling; here the grid is kept, and Eq 5
-    resizes it to H x W by nearest neighbour. The convolutions run along the channels, the same one in every cell. How the two
-    maps combine is open in the paper: their sum, as each is about one half at the start, begins near Y = X; with "product",
+    resizes it to H x W by PyTorch's nearest neighbour: row y takes cell floor(y s / H), which float32 puts one row off at a few
+    sizes that are no multiples of 8, such as 205. The convolutions run along the channels, the same one in every cell. How the
+    two maps combine is open in the paper: their sum, as each is about one half at the start, begins near Y = X; with "product",
     Y = X A_channel A_spatial, which begins near X / 4.
 
     Args:
@@ -31,10 +32,7 @@ class MDCA(nn.Module):
 
     def __init__(self, kernel: int = 3, grid: int = 5, local_weight: float = 0.5, combine: str = "sum"):
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise InputError(f"model.mdca_kernel: {kernel} is not an odd number of channels. Use 1, 3, 5, ...")
-        if combine not in COMBINATIONS:
-            raise InputError(f"model.mdca_combine: '{combine}' is not one of {', '.join(COMBINATIONS)}.")
+        check_mdca(kernel, combine)
         self.grid = grid
         self.local_weight = local_weight
         self.combine = COMBINATIONS[combine]
@@ -50,6 +48,14 @@ class MDCA(nn.Module):
         channel = interpolate(channel, size=x.shape[2:], mode="nearest")
         spatial = self.mix_space(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)).sigmoid()
         return x * self.combine(channel, spatial)
+
+
+def check_mdca(kernel: int, combine: str) -> None:
+    """Raises InputError, which names the setting, where MDCA cannot be built so."""
+    if kernel < 1 or kernel % 2 == 0:
+        raise InputError(f"model.mdca_kernel: {kernel} is not an odd number of channels. Use 1, 3, 5, ...")
+    if combine not in COMBINATIONS:
+        raise InputError(f"model.mdca_combine: '{combine}' is not one of {', '.join(COMBINATIONS)}.")
 
 
 def _along_channels(mix: nn.Conv1d, z: Tensor) -> Tensor:

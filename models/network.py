@@ -9,7 +9,7 @@ from models.arb import ReversibleBackbone
 from models.backbone import Backbone
 from models.blocks import Conv
 from models.head import Detect, HeadOutput
-from models.mdca import MDCA
+from models.mdca import MDCA, check_mdca
 from models.neck import Neck
 from models.pfdh import PFDH
 from models.scaling import SCALES
@@ -26,8 +26,8 @@ class ModelConfig:
     pfdh: bool = False          # progressive fusion detection head
     p2: bool | None = None      # the stride-4 level; None: on when mdca or pfdh is on
     mdca_kernel: int = 3        # channels that MDCA's 1-D convolutions see; odd
+    pfdh_width: int = 256       # output width of PFDH at scale m; a multiple of 32
     mdca_combine: str = "sum"   # how MDCA's channel and spatial maps combine: sum or product
-    pfdh_width: int = 256       # output width of PFDH at scale m
 
     def __post_init__(self):
         if self.scale not in SCALES:
@@ -37,8 +37,10 @@ class ModelConfig:
         if self.p2 is False and (self.mdca or self.pfdh):
             module = "mdca" if self.mdca else "pfdh"
             raise InputError(f"model.p2: false, but model.{module} works on the stride-4 level. Leave model.p2 out.")
-        if self.pfdh_width < 1:
-            raise InputError(f"model.pfdh_width: {self.pfdh_width} is not a number of channels. Use 64 or 256, as the paper.")
+        check_mdca(self.mdca_kernel, self.mdca_combine)
+        if self.pfdh_width not in range(32, 513, 32):       # others would be rounded, or cut to the scale's largest width
+            raise InputError(f"model.pfdh_width: {self.pfdh_width} is not a multiple of 32 from 32 to 512. The paper's counts "
+                             "have 64 and 256.")
 
     @property
     def has_p2(self) -> bool:
@@ -79,7 +81,7 @@ class RSTinyNet(nn.Module):
         Raises:
             ValueError: H or W does not divide by 32; the caller pads.
         """
-        if images.shape[-1] % 32 or images.shape[-2] % 32:
+        if any(side < 1 or side % 32 for side in images.shape[-2:]):
             raise ValueError(f"images are {images.shape[-1]} x {images.shape[-2]} px: pad both sides to multiples of 32")
         features, auxiliary = self.backbone(images)
         main = self.head(self.fusion(self.neck(features)))

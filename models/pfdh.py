@@ -1,15 +1,16 @@
 """Progressive fusion detection head (RS-TinyNet, Section III-C-2, Eq 12): levels join one at a time, finest first.
 
 The structure is that of AFPN (Yang et al., SMC 2023) over P2..P5, with adaptive spatial fusion (Liu et al., ASFF, 2019).
-Inside, a level is an eighth as wide as in the neck (at scale n P2 has four channels), and what carries it from end to end is
-linear, as bottlenecks are in MobileNetV2 (Sandler et al., CVPR 2018): on so few channels an activation loses what it folds.
-The activations stand in the residual branches, the votes and the paths between levels (docs/decisions.md).
+Inside, a level is an eighth as wide as in the neck, and what carries it from end to end is linear: on so few channels an
+activation loses what it folds, as in the narrow ends of MobileNetV2's blocks (Sandler et al., CVPR 2018). The activations stand
+in the residual branches, the votes and the paths between levels (docs/decisions.md).
 """
 import torch
 from torch import Tensor, nn
 
 from models.blocks import GENTLE_START, Conv
 
+NARROWEST = 16          # channels inside; an eighth of scale m's P2. At scale n four would have to say all that P2 knows
 VOTE = 8                # channels from which an input's weight at a pixel is computed
 RESIDUAL_BLOCKS = 4     # behind each fusion
 OWN_VOTE = 3.0          # head start of a level's own map when training begins: of four it weighs 0.87, of two 0.95
@@ -121,7 +122,8 @@ class PFDH(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], out_channels: int):
         super().__init__()
-        inner = tuple(w // 8 for w in widths)
+        inner = tuple(max(w // 8, NARROWEST) for w in widths)
+        # The first two convolutions are one linear map in two factors; Table III's count has both.
         self.enter = nn.ModuleList(
             nn.Sequential(Conv(w, n, act=False), Conv(n, n, act=False)) for w, n in zip(widths, inner, strict=True)
         )

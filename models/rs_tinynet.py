@@ -31,7 +31,7 @@ FOOTNOTE = """\
 
 
 def count_gflops(config: ModelConfig, image_size: int) -> float:
-    """10^9 floating-point operations of one forward pass in evaluation, a multiply-add counted as two."""
+    """10^9 operations of the convolutions and matrix products of one deployed forward pass, a multiply-add counted as two."""
     with torch.device("meta"):
         model = build_model(config).deploy()
         image = torch.zeros(1, 3, image_size, image_size)

@@ -84,7 +84,7 @@ def test_every_config_in_the_repository_loads_and_survives_a_checkpoint(file: st
 
 
 def test_the_paper_recipe() -> None:
-    """800 x 800, 600 epochs, batch 16, SGD with momentum 0.937 and weight decay 0.0005 (paper, section IV-B)."""
+    """800 x 800, 600 epochs, batch 16, SGD with momentum 0.937 and weight decay 0.0005 (paper, section IV-A)."""
     train = configs.load(ROOT / "configs/aitod/yolo11m.toml").train
     assert (train.image_size, train.epochs, train.batch_size) == (800, 600, 16)
     assert (train.momentum, train.weight_decay) == (0.937, 0.0005)
@@ -114,6 +114,13 @@ def test_on_dior_the_same_networks_have_twelve_more_classes() -> None:
     assert found["yolo11m"] == 20_068_428
     for name, count in COUNTS.items():
         assert found[name] - count == 12 * (3 * 257 if name in ("yolo11m", "ablation_arb") else 4 * 129), name
+
+
+def test_on_tinyrs4_the_same_networks_have_scale_n() -> None:
+    for large in COUNTS:
+        small = large.replace("11m", "11n").replace("tinynet_m", "tinynet_n")
+        model = configs.load(ROOT / f"configs/tinyrs4/{small}.toml").model
+        assert model == replace(configs.load(ROOT / f"configs/aitod/{large}.toml").model, scale="n"), small
 
 
 def test_dior_is_trained_by_the_recipe_of_aitod() -> None:

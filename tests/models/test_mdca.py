@@ -40,7 +40,7 @@ def mdca(x, local, global_, space, grid, lam, combine="sum"):
 
 
 @pytest.mark.parametrize(("kernel", "grid", "lam"), [(3, 5, 0.5), (1, 5, 0.5), (5, 3, 0.2)])
-@pytest.mark.parametrize("size", [(20, 20), (13, 7), (5, 5), (4, 9), (1, 1), (1, 32)])
+@pytest.mark.parametrize("size", [(20, 20), (13, 7), (5, 5), (4, 9), (1, 1), (1, 32), (104, 56)])
 @torch.no_grad()
 def test_equals_the_equations(size, kernel, grid, lam):
     torch.manual_seed(0)

@@ -1,12 +1,14 @@
 """Table III: seven counts exact, the eighth out of reach; every variant trains, deploys and keeps its outputs."""
 import itertools
+import re
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from errors import InputError
 from models import ModelConfig, build_model, decode
-from models.rs_tinynet import ROWS, table
+from models.rs_tinynet import ROWS, count_gflops, table
 
 SWITCHES = [dict(zip(("mdca", "arb", "pfdh"), v, strict=True)) for v in itertools.product((False, True), repeat=3)]
 VARIANTS = [*SWITCHES, dict(arb=False, p2=True), dict(arb=True, p2=True)]       # with mdca or pfdh, p2 is on anyway
@@ -23,8 +25,16 @@ def test_counts():
 
 
 def test_the_default_of_all_three():
+    expected = {"n": 3_994_925, "s": 14_606_925, "m": 32_159_661, "l": 39_701_677, "x": 88_576_093}
     with torch.device("meta"):
-        assert build_model(ModelConfig(mdca=True, arb=True, pfdh=True)).reported_parameters() == 32_159_661
+        assert {scale: build_model(ModelConfig(scale, mdca=True, arb=True, pfdh=True)).reported_parameters()
+                for scale in expected} == expected
+
+
+@pytest.mark.parametrize(("scale", "published"), [("n", 6.5), ("s", 21.5), ("m", 68.0), ("l", 86.9), ("x", 194.9)])
+def test_operations_are_those_that_ultralytics_publishes(scale, published):
+    """Theirs leave out the attention's matrix products; half a percent."""
+    assert count_gflops(ModelConfig(scale=scale, num_classes=80), 640) == pytest.approx(published, rel=0.007)
 
 
 @pytest.mark.parametrize(("scale", "width"), [("n", 64), ("s", 128), ("m", 256), ("l", 256), ("x", 384)])
@@ -56,14 +66,23 @@ def variant(**switches):
     return model
 
 
-@pytest.mark.parametrize("switches", VARIANTS, ids=lambda v: "+".join(k for k in v if v[k]) or "yolo11")
+# Parameters that add a constant to a channel before the next BatchNorm takes it away: their gradients are rounding. The paper's
+# counts ask for those of PFDH, and YOLO11 has the others.
+CANCELLED = re.compile(r"fusion\.stages\.\d\.digest\.\d\.\d\.cv\d\.conv\.bias|fusion\.stages\.2\.digest\.\d\.3\.cv2\.bn\.bias|"
+                       r"fusion\.enter\.\d\.0\.bn\.bias|backbone\.attention\.m\.\d\.(attn\.proj|attn\.pe|ffn\.1)\.bn\.bias")
+TRAINED = {**{"+".join(k for k in v if v[k]) or "yolo11": v for v in VARIANTS},
+           **{name: {k: v for k, v in asdict(config).items() if k not in ("scale", "num_classes")} for name, config, _ in ROWS}}
+
+
+@pytest.mark.parametrize("switches", TRAINED.values(), ids=TRAINED.keys())
 def test_every_parameter_gets_a_gradient(switches):
     model = variant(**switches)
     output = model(torch.rand(2, 3, 64, 64, dtype=torch.float64))
     heads = [h for h in output if h is not None]
     sum(h.box_logits.square().mean() + h.class_logits.square().mean() for h in heads).backward()
-    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)]
-    assert without == []
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None for p in trained.values())        # DDP waits for every one
+    assert [n for n, p in trained.items() if not p.grad.abs().max() > 1e-8 and not CANCELLED.fullmatch(n)] == []
 
 
 @torch.no_grad()
@@ -86,6 +105,15 @@ def test_contradictions_are_named():
         ModelConfig(mdca=True, p2=False)
     with pytest.raises(InputError, match="model.scale: 'z'.*n, s, m, l, x"):
         ModelConfig(scale="z")
+    with pytest.raises(InputError, match="model.mdca_kernel: 4"):
+        ModelConfig(mdca_kernel=4)
+    with pytest.raises(InputError, match="model.mdca_combine: 'mean'"):
+        ModelConfig(mdca_combine="mean")
+    for width in (0, 100, 1024):            # would be rounded, or cut to the scale's largest width
+        with pytest.raises(InputError, match=f"model.pfdh_width: {width} is not a multiple of 32"):
+            ModelConfig(pfdh_width=width)
+    with pytest.raises(ValueError, match="pad both sides"):
+        build_model(ModelConfig("n"))(torch.zeros(1, 3, 0, 32))
 
 
 def test_the_table_is_aligned():
