@@ -56,12 +56,10 @@ def export(path: Path, form: str, output: Path | None, image_size: list[int] | N
     """
     if form == "onnx":
         require(NEEDED)
+    output = output or path.with_suffix(ENDINGS[form])
+    _check_output(output, path, ENDINGS[form])
     network, content = checkpoint.load_for_inference(path)
     height, width = _size(image_size or [content["config"]["train"]["image_size"]])
-    output = output or path.with_suffix(ENDINGS[form])
-    if output.is_dir():
-        name = path.with_suffix(ENDINGS[form]).name
-        raise InputError(f"--output: {output} is a folder. Name a file, such as {output / name}.")
     make_folder(output.parent)
     detector = Detector(network)
     about = {
@@ -96,6 +94,21 @@ def require(packages: tuple[str, ...]) -> None:
     if missing:
         raise InputError(f"--format onnx: needs {', '.join(missing)}, not installed here. Install them with "
                          "'pip install -r requirements-export.txt', or use --format torchexport.")
+
+
+def _check_output(output: Path, path: Path, ending: str) -> None:
+    """Raises InputError where a file would be lost that is no earlier export, weights above all."""
+    better = path.with_suffix(ending).name
+    if output.is_dir():
+        raise InputError(f"--output: {output} is a folder. Name a file, such as {output / better}.")
+    if output.exists() and path.exists() and output.samefile(path):
+        raise InputError(f"--output: {output} is the checkpoint itself, which would be lost. Name another one, ending "
+                         f"in {ending}.")
+    if output.suffix.lower() == ".pt":
+        raise InputError(f"--output: {output} ends as checkpoints do. Name a file that ends in {ending}.")
+    if output.exists() and output.suffix not in ENDINGS.values():
+        raise InputError(f"--output: {output} is there and looks like no earlier export. Name a file that ends in {ending}, "
+                         "or move this one away.")
 
 
 def _size(image_size: list[int]) -> tuple[int, int]:

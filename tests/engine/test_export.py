@@ -118,6 +118,29 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert run_file(tmp_path, "torchexport") == 0 and (tmp_path / "best.pt2").read_text() == "new"
 
 
+@pytest.mark.parametrize(("output", "words"), [
+    ("best.pt", "best.pt is the checkpoint itself"), ("link.onnx", "link.onnx is the checkpoint itself"),
+    ("new.pt", "new.pt ends as checkpoints do"), ("notes.txt", "notes.txt is there and looks like no earlier export")])
+@pytest.mark.parametrize("form", ["onnx", "torchexport"])
+def test_neither_the_checkpoint_nor_a_file_of_another_kind_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, output: str, words: str
+) -> None:
+    for name in ("best.pt", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "link.onnx").hardlink_to(tmp_path / "best.pt")
+    monkeypatch.setattr(export, "require", lambda _: None)
+    with pytest.raises(export.InputError, match=f"^--output: .*{words}.*{export.ENDINGS[form]}"):
+        run_file(tmp_path, form, "--output", str(tmp_path / output))
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys(("best.pt", "notes.txt", "link.onnx"), "mine")
+
+
+def test_a_checkpoint_whose_name_ends_as_an_export_is_not_replaced_by_default(tmp_path: Path) -> None:
+    trained_looking(tmp_path, YOLO11)
+    (tmp_path / "best.pt").rename(tmp_path / "best.pt2")
+    with pytest.raises(export.InputError, match="best.pt2 is the checkpoint itself"):
+        export.main(["--checkpoint", str(tmp_path / "best.pt2"), "--format", "torchexport"])
+
+
 def test_a_file_that_does_not_run_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_looking(tmp_path, YOLO11)
     monkeypatch.setattr(export, "capture", lambda *_: None)
