@@ -31,6 +31,7 @@ from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import predict_all
 from engine.log import make_folder
+from engine.places import check_targets
 from engine.predictor import picture_names
 from engine.sheet import drawable_names
 from errors import InputError, run
@@ -193,10 +194,25 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         images = _from_split(options.checkpoint[0], options.split or "test", options.overrides)
     chosen = _find(images.names, options.only) if options.only else None
-    make_folder(options.output)
+    _make_places(options.output, images, chosen)
     found = [read_detections(path, images.truth) for path in options.detections]
     found += [_detect(path, images, chosen, options.conf, options.overrides) for path in options.checkpoint]
     return compare(images, list(zip(names, found, strict=True)), chosen, options.number, options.conf, options.output)
+
+
+def _make_places(output: Path, images: Images, chosen: list[int] | None) -> None:
+    """Make the folders of the pictures and see that these can be written, whichever images they will be of.
+
+    Raises:
+        InputError: they cannot, or an image would be lost.
+    """
+    names = [Path(images.names[k]) for k in (range(len(images.names)) if chosen is None else chosen)]
+    possible = [*picture_names(names), *(name.with_suffix(".png") for name in names)]
+    folders = output / "outcomes", output / "classes"
+    targets = [folder / name for folder in folders for name in dict.fromkeys(possible)]
+    check_targets(targets, (Path(record.path) for record in images.source.images))
+    for folder in folders:
+        make_folder(folder)
 
 
 def _take_out_overrides(options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from engine.evaluator import detect
 from engine.failures import in_one_line
 from engine.log import make_folder, write_json, write_text
 from engine.overview import draw_scene
+from engine.places import check_targets
 from engine.postprocess import Detections
 from engine.scenes import detect_tiled
 from engine.tiles import Tiling
@@ -54,7 +55,9 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
     base = source if source.is_dir() else source.parent
     files = [file.relative_to(base) for file in images]
     on_map, misplaced, capped = [], 0, 0
-    make_folder(output)
+    shown = [output / "pictures" / name for name in picture_names(files)]
+    check_targets([*shown, output / "detections.json", output / "detections.geojson"], images)
+    make_folder(output / "pictures")
     short_of_memory = in_one_line(config, training=False, side=tiling.tile) if tiling else nullcontext()
     with tempfile.TemporaryDirectory(dir=output, prefix=".pictures.") as beside, short_of_memory:
         bar = tqdm(total=0 if tiling else len(images), unit="tile" if tiling else "img", disable=None)
@@ -79,9 +82,9 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
                 on_map.append(texts)
                 misplaced += lost
         bar.close()
-        for number, shown in enumerate(picture_names(files), 1):
-            (output / "pictures" / shown).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(beside) / f"{number}.png", output / "pictures" / shown)
+        for number, place in enumerate(shown, 1):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(beside) / f"{number}.png", place)
     write_json(output / "detections.json", result)
     written = [output / "detections.json"]
     (output / "detections.geojson").unlink(missing_ok=True)         # of an earlier run

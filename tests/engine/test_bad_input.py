@@ -10,7 +10,7 @@ import pytest
 import predict
 import test as test_script
 import train
-from engine import compare, export, reproduce
+from engine import compare, export, predictor, reproduce
 from errors import run
 
 
@@ -177,7 +177,7 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
         assert words in fail(capsys, predict.main, [*images, *flags])
     assert broken.name in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(broken), "--tile", "64", "--output",
                                                       str(tmp_path / "out")])
-    assert not list((tmp_path / "out").iterdir())
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
 def test_bad_input_to_compare(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -280,6 +280,74 @@ def test_a_broken_picture_leaves_the_predictions_as_they_were(
     (source / "c.png").write_bytes(b"broken")
     assert "c.png" in fail(capsys, predict.main, arguments)
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(output.rglob("*")) if p.is_file()} == before
+
+
+def two_pictures(trained: object, folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes((trained.data.images / "000.png").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to], ids=["itself", "symlink", "hardlink"])
+def test_no_picture_is_drawn_over_an_image(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, link: Callable | None
+) -> None:
+    """Neither where images lie in folders that are called as those of the results, nor where a link leads to them."""
+    monkeypatch.chdir(tmp_path)
+    for folder, main in (("pictures", predict.main), ("outcomes", compare.main), ("classes", compare.main)):
+        source = two_pictures(trained, tmp_path / folder if link is None else tmp_path / f"in_{folder}")
+        if link:
+            (tmp_path / folder).mkdir()
+            link(tmp_path / folder / "b.png", source / "b.png")
+        before = (source / "b.png").read_bytes()
+        images = ["--source", str(source)]
+        if main is compare.main:
+            truth = {**trained.data.content, "images": [{**trained.data.content["images"][k], "id": k, "file_name": name}
+                                                        for k, name in enumerate(("a.png", "b.png"))], "annotations": []}
+            (tmp_path / "gt.json").write_text(json.dumps(truth))
+            images = ["--ground-truth", "gt.json", "--images", str(source)]
+        line = fail(capsys, main, ["--checkpoint", str(trained.folder / "run/best.pt"), *images, "--output", "."])
+        assert f"{folder}/{'b' if link else 'a'}.png would be written over" in line
+        assert (source / "b.png").read_bytes() == before and not Path("detections.json").exists()
+        for path in (tmp_path / folder).iterdir():
+            path.unlink()
+        (tmp_path / folder).rmdir()
+
+
+@pytest.mark.parametrize(("place", "is_folder", "words"), [
+    ("pictures", False, "pictures is a file"), ("detections.json", True, "detections.json is a folder"),
+    ("pictures/b.png", True, "b.png is a folder"), ("pictures/deep", False, "deep is a file")])
+def test_places_of_predictions_are_looked_at_before_the_work(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, place: str,
+    is_folder: bool, words: str,
+) -> None:
+    source = two_pictures(trained, tmp_path / "in")
+    (source / "deep").mkdir()
+    (source / "deep/c.png").write_bytes((source / "a.png").read_bytes())
+    taken = tmp_path / "out" / place
+    taken.parent.mkdir(parents=True)
+    taken.mkdir() if is_folder else taken.write_text("mine")
+    monkeypatch.setattr(predictor, "detect_scene", None)            # no detection begins
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(source)]
+    line = fail(capsys, predict.main, [*arguments, "--output", str(tmp_path / "out")])
+    assert line.startswith("error: --output: ") and words in line
+
+
+@pytest.mark.parametrize(("place", "is_folder", "words"), [
+    ("outcomes", False, "outcomes is a file"), ("classes", False, "classes is a file"), ("classes/011.png", True, "folder")])
+def test_places_of_a_comparison_are_looked_at_before_the_work(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, place: str,
+    is_folder: bool, words: str,
+) -> None:
+    taken = tmp_path / "out" / place
+    taken.parent.mkdir(parents=True)
+    taken.mkdir() if is_folder else taken.write_text("mine")
+    monkeypatch.setattr(compare, "predict_all", None)               # no detection begins
+    for chosen in ([], ["--only", "011.png"]):
+        line = fail(capsys, compare.main, ["--checkpoint", str(trained.folder / "run/best.pt"), *chosen, "--output",
+                                           str(tmp_path / "out")])
+        assert line.startswith("error: --output: ") and words in line
 
 
 def test_a_truth_that_cannot_be_scored_leaves_the_results_as_they_were(
