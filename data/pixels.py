@@ -38,6 +38,17 @@ def read_image(path: str | Path) -> np.ndarray:
     return image
 
 
+def check_beginning(path: Path) -> None:
+    """Raises InputError for a file that cannot be read or does not begin as an image of a known format does."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from None
+    if not cv2.haveImageReader(str(path)):
+        raise InputError(f"{path}: does not begin as an image of a known format does. Replace the file, or move it away.")
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height of what read_image returns, in pixels. Of JPEG and PNG files only the header is read."""
     try:

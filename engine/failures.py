@@ -16,28 +16,32 @@ LOST_RANK = ("connection closed by peer", "connection reset by peer", "broken pi
 
 @contextmanager
 def in_one_line(
-    config: Config, world_size: int = 1, training: bool = True, side: int | None = None
+    config: Config, world_size: int = 1, training: bool = True, side: int | None = None, single: bool = False
 ) -> Iterator[None]:
     """Turn what torch raises when memory or a process is gone into one line; other errors pass.
 
     Args:
         side: of what the network sees, pixels; None: train.image_size.
+        single: it sees one image at a time, whatever eval.batch_size.
     """
     try:
         yield
     except RuntimeError as error:
-        line = explain(error, config, world_size, training, side or config.train.image_size)
+        line = explain(error, config, world_size, training, side or config.train.image_size, single)
         if line is None:
             raise
         raise line from error
 
 
 def explain(
-    error: RuntimeError, config: Config, world_size: int, training: bool, side: int
+    error: RuntimeError, config: Config, world_size: int, training: bool, side: int, single: bool
 ) -> InputError | MachineError | None:
     """What to tell the user; None for an error that is none of these."""
     train, text = config.train, str(error).lower()
     if isinstance(error, torch.OutOfMemoryError):
+        if single:
+            return InputError(f"train.image_size: an image of {side} px does not fit the GPU's memory. Lower train.image_size, "
+                              "or use train.device=cpu.")
         asked = text.partition("tried to allocate ")[2].partition(". ")[0].upper()
         key, count = ("train", train.batch_size // world_size) if training else ("eval", config.eval.batch_size)
         line = (f"{key}.batch_size: {count} images of {side} px do not fit the GPU's memory"

@@ -2,7 +2,6 @@
 import os
 import tempfile
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ from tqdm import tqdm
 
 from data import Batch, Targets
 from data.batch import ImageMeta
-from data.pixels import ENDINGS, read_image
-from data.raster import Scene, open_scene, rasterio_or_none, read_georeference
+from data.pixels import ENDINGS, check_beginning, read_image
+from data.raster import Georeference, Scene, open_scene, rasterio_or_none, read_georeference
 from data.transforms import letterbox
 from engine import checkpoint, geojson
 from engine import config as configs
@@ -29,78 +28,134 @@ from engine.tiles import Tiling
 from errors import InputError
 from models import RSTinyNet
 
+PREFIX = ".pictures."       # of the folder where pictures wait until all are there
+SHOWN = 8                   # images that a message names
+
 
 def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling: Tiling | None = None) -> int:
     """Detect on one image or all images of a folder, in its subfolders too; returns the exit code.
 
     Writes output/pictures/<name>.png and output/detections.json: a COCO file with images, categories and annotations
     (with scores), so that other tools can show it; and, where rasterio is installed and an image lies somewhere on earth,
-    output/detections.geojson. They appear when the last image is done; a broken one changes nothing.
+    output/detections.geojson. They appear when the last image is done.
 
     Args:
         overrides: eval.conf is the lowest score drawn and written.
         tiling: how larger images are cut; None: all are fitted to train.image_size.
+    Raises:
+        InputError: before the work, where a file does not begin as images do or a result cannot be written, and nothing
+            changes; after it, where images turned out to be broken: the results of all others are there.
     """
     images = find_images(source)
+    _check_images(images)
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
     device = Ranks(config.train.device).device
     model.to(device)
-    names = content["class_names"]
-    result = {
-        "images": [],
-        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(names)],
-        "annotations": [],
-    }
     base = source if source.is_dir() else source.parent
     files = [file.relative_to(base) for file in images]
-    on_map, misplaced, capped = [], 0, 0
     shown = [output / "pictures" / name for name in picture_names(files)]
     check_targets([*shown, output / "detections.json", output / "detections.geojson"], images)
     make_folder(output / "pictures")
-    short_of_memory = in_one_line(config, training=False, side=tiling.tile) if tiling else nullcontext()
-    with tempfile.TemporaryDirectory(dir=output, prefix=".pictures.") as beside, short_of_memory:
+    results, broken = Results(content["class_names"]), []
+    with tempfile.TemporaryDirectory(dir=output, prefix=PREFIX) as beside, in_one_line(
+            config, training=False, side=tiling.tile if tiling else None, single=tiling is None):
         bar = tqdm(total=0 if tiling else len(images), unit="tile" if tiling else "img", disable=None)
         for number, (file, name) in enumerate(zip(images, files, strict=True), 1):
             bar.set_description(f"predict {number}/{len(images)}")
-            with open_scene(file) if tiling else Scene(read_image(file)) as scene:
-                (boxes, scores, labels), over = detect_scene(model, scene, config, device, tiling, bar)
-                picture = draw_scene(scene, boxes, scores, labels, names)
-                width, height = scene.width, scene.height
-            capped += over
-            result["images"].append({"id": number, "file_name": str(name), "width": width, "height": height})
-            for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
-                x1, y1, x2, y2 = box
-                result["annotations"].append({
-                    "id": len(result["annotations"]) + 1, "image_id": number, "category_id": label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "score": score,
-                })
+            try:
+                with open_scene(file) if tiling else Scene(read_image(file)) as scene:
+                    found, over = detect_scene(model, scene, config, device, tiling, bar)
+                    picture = draw_scene(scene, *found, results.names)
+            except InputError as error:         # the work of hours on the others is worth having
+                broken.append((file, error))
+                continue
+            results.add(number, str(name), (scene.width, scene.height), read_georeference(file), found)
+            results.capped += over
             write_picture(Path(beside) / f"{number}.png", picture)
-            place = read_georeference(file)
-            if place is not None:
-                texts, lost = geojson.features(str(name), place, boxes, scores, labels, names)
-                on_map.append(texts)
-                misplaced += lost
         bar.close()
-        for number, place in enumerate(shown, 1):
+        for image in results.images:
+            place = shown[image["id"] - 1]
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(beside) / f"{number}.png", place)
-    write_json(output / "detections.json", result)
-    written = [output / "detections.json"]
-    (output / "detections.geojson").unlink(missing_ok=True)         # of an earlier run
-    if on_map:
-        written.append(output / "detections.geojson")
-        write_text(written[-1], geojson.collection([text for texts in on_map for text in texts]))
-    print(f"{len(images)} image(s), {len(result['annotations'])} objects with a score above {config.eval.conf}; wrote "
-          f"{', '.join(map(str, written))} and {output / 'pictures'}")
-    if capped:
-        print(f"{capped} {'tile' if tiling else 'image'}(s) had more than eval.max_det={config.eval.max_det} detections; the "
-              "weakest were left out")
-    if misplaced:
-        print(f"{misplaced} object(s) are not in detections.geojson: their coordinates are no place on earth")
+            os.replace(Path(beside) / f"{image['id']}.png", place)
+    if not results.images:
+        raise InputError(_in_one_line(broken))
+    written = ", ".join(map(str, results.write(output)))
+    print(f"{len(results.images)} image(s), {len(results.annotations)} objects with a score above {config.eval.conf}; wrote "
+          f"{written} and {output / 'pictures'}")
+    if results.capped:
+        print(f"{results.capped} {'tile' if tiling else 'image'}(s) had more than eval.max_det={config.eval.max_det} "
+              "detections; the weakest were left out")
+    if results.misplaced:
+        print(f"{results.misplaced} object(s) are not in detections.geojson: their coordinates are no place on earth")
     if rasterio_or_none() is None and any(file.suffix.lower() in (".tif", ".tiff") for file in files):
         print("With rasterio (pip install rasterio) the objects of GeoTIFFs are written in map coordinates too")
+    if broken:
+        raise InputError(f"{_in_one_line(broken)} The results of the other {len(results.images)} image(s) are in {output}.")
     return 0
+
+
+class Results:
+    """What is found, image by image.
+
+    Args:
+        names: of the classes, by label.
+    """
+
+    def __init__(self, names: list[str]):
+        self.names = names
+        self.images: list[dict] = []            # as COCO has them
+        self.annotations: list[dict] = []
+        self.on_map: list[str] | None = None    # features; None: no image lies somewhere on earth
+        self.misplaced = 0                      # objects that are nowhere on earth
+        self.capped = 0                         # images or tiles with more than eval.max_det detections
+
+    def add(self, number: int, name: str, size: tuple[int, int], place: Georeference | None,
+            found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        """Add an image of a width and a height: boxes (n, 4) xyxy in its pixels, scores (n,), labels (n,)."""
+        self.images.append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
+        for (x1, y1, x2, y2), score, label in zip(*(part.tolist() for part in found), strict=True):
+            self.annotations.append({
+                "id": len(self.annotations) + 1, "image_id": number, "category_id": label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "score": score,
+            })
+        if place is not None:
+            texts, lost = geojson.features(name, place, *found, self.names)
+            self.on_map = self.on_map or []
+            self.on_map += texts
+            self.misplaced += lost
+
+    def write(self, output: Path) -> list[Path]:
+        """Write detections.json and, if an image lies somewhere on earth, detections.geojson; returns their paths."""
+        written = [output / "detections.json"]
+        categories = [{"id": k + 1, "name": name} for k, name in enumerate(self.names)]
+        write_json(written[0], {"images": self.images, "categories": categories, "annotations": self.annotations})
+        (output / "detections.geojson").unlink(missing_ok=True)         # of an earlier run
+        if self.on_map is not None:
+            written.append(output / "detections.geojson")
+            write_text(written[-1], geojson.collection(self.on_map))
+        return written
+
+
+def _check_images(images: list[Path]) -> None:
+    """Raises InputError for files that cannot be read or do not begin as images do. Takes a look at each, no more."""
+    broken = []
+    for image in images:
+        try:
+            check_beginning(image)
+        except InputError as error:
+            broken.append((image, error))
+    if broken:
+        raise InputError(_in_one_line(broken))
+
+
+def _in_one_line(broken: list[tuple[Path, InputError]]) -> str:
+    """What is wrong with the first, and the names of the others."""
+    (_, first), *others = broken
+    if not others:
+        return str(first)
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    return f"{first} Nor can be used: {', '.join(str(path) for path, _ in others[:SHOWN])}{more}."
 
 
 def detect_scene(

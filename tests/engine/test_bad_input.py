@@ -177,7 +177,7 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
         assert words in fail(capsys, predict.main, [*images, *flags])
     assert broken.name in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(broken), "--tile", "64", "--output",
                                                       str(tmp_path / "out")])
-    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_input_to_compare(trained: object, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -348,6 +348,42 @@ def test_places_of_a_comparison_are_looked_at_before_the_work(
         line = fail(capsys, compare.main, ["--checkpoint", str(trained.folder / "run/best.pt"), *chosen, "--output",
                                            str(tmp_path / "out")])
         assert line.startswith("error: --output: ") and words in line
+
+
+@pytest.mark.parametrize("tile", [[], ["--tile", "64"]], ids=["fitted", "tiled"])
+def test_images_that_turn_out_to_be_broken_are_named_and_the_others_are_done(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture, tile: list[str]
+) -> None:
+    source, output = two_pictures(trained, tmp_path / "in"), tmp_path / "out"
+    whole = (source / "b.png").read_bytes()
+    for name in ("a.png", "c.png"):
+        (source / name).write_bytes(whole[: len(whole) // 2])       # begin as images do
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(source), "--output", str(output), *tile]
+    line = fail(capsys, predict.main, [*arguments, "--conf", "0"])
+    assert f"{source / 'a.png'}: " in line and f"Nor can be used: {source / 'c.png'}." in line
+    assert line.endswith(f"The results of the other 1 image(s) are in {output}.")
+    written = json.loads((output / "detections.json").read_text())
+    assert [(i["id"], i["file_name"]) for i in written["images"]] == [(2, "b.png")]
+    assert {a["image_id"] for a in written["annotations"]} == {2}
+    assert [p.name for p in (output / "pictures").iterdir()] == ["b.png"]
+
+    (source / "b.png").unlink()                                     # nothing is left to be done, and nothing changes
+    assert "c.png" in fail(capsys, predict.main, [*arguments, "--conf", "0"])
+    assert json.loads((output / "detections.json").read_text()) == written
+
+
+def test_files_that_are_no_images_are_named_before_the_work(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = two_pictures(trained, tmp_path / "in")
+    for name in ("c.png", *(f"d{k}.tif" for k in range(10))):
+        (source / name).write_bytes(b"<html>")
+    (source / "e.jpg").write_bytes(b"")
+    monkeypatch.setattr(predictor, "detect_scene", None)            # no detection begins
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(source)]
+    line = fail(capsys, predict.main, [*arguments, "--output", str(tmp_path / "out")])
+    assert "c.png: does not begin as an image" in line and line.endswith("d7.tif and 3 more.")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_truth_that_cannot_be_scored_leaves_the_results_as_they_were(

@@ -235,3 +235,6 @@ def test_a_gpu_without_memory_for_the_tiles_is_one_line_that_names_their_size(
     with pytest.raises(InputError, match="^eval.batch_size: 16 images of 64 px do not fit.*Lower eval.batch_size.$"):
         predict.main(["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images), "--tile", "64",
                       "--output", str(tmp_path)])
+    with pytest.raises(InputError, match="^train.image_size: an image of 64 px does not fit.*Lower train.image_size"):
+        predict.main(["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images),
+                      "--output", str(tmp_path)])
