@@ -30,6 +30,7 @@ from engine.datasets import open_split, read_truth, test_loader
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import predict_all
+from engine.failures import in_one_line
 from engine.log import make_folder
 from engine.places import check_targets
 from engine.predictor import picture_names
@@ -38,6 +39,7 @@ from errors import InputError, run
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays, read_detections, read_ground_truth_arrays
 from eval.tables import Table
 from eval.wording import row_name
+from models import RSTinyNet
 
 OVERRIDE = re.compile(r"[a-z]+\.[a-z0-9_]+=")
 MOST_REGIONS = 2       # that a view has room for
@@ -55,6 +57,20 @@ class Images(NamedTuple):
     truth: GroundTruthArrays
     source: Source
     names: list[str]
+
+
+class Detector(NamedTuple):
+    """A checkpoint that is ready to detect.
+
+    Args:
+        category_ids: of the truth, by label; one that the truth does not have where it lacks the class.
+        label: what to call its progress.
+    """
+
+    model: RSTinyNet
+    config: configs.Config
+    category_ids: tuple[int, ...]
+    label: str
 
 
 def compare(images: Images, tools: list[tuple[str, DetectionArrays]], chosen: list[int] | None, number: int, conf: float,
@@ -118,21 +134,28 @@ def _relative(source: Source, folder: Path) -> list[str]:
     return [Path(os.path.relpath(record.path, folder)).as_posix() for record in source.images]
 
 
-def _detect(path: Path, images: Images, chosen: list[int] | None, conf: float, overrides: list[str]) -> DetectionArrays:
-    """A checkpoint's detections, on all images or some, with the category ids of the truth."""
+def _open_detector(path: Path, truth: GroundTruthArrays, conf: float, overrides: list[str]) -> Detector:
+    """Load a checkpoint; its classes become categories of the truth, by name."""
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), [*overrides, f"eval.conf={conf}"])
-    truth = images.truth
     ids = dict(zip(truth.category_names, truth.category_ids.tolist(), strict=True))
-    unknown = min(ids.values(), default=0) - 1
-    mine = tuple(ids.get(name, unknown) for name in content["class_names"])
-    if set(mine) == {unknown}:
-        raise InputError(f"{path}: knows {', '.join(content['class_names'][:8])}, of which the ground truth names none (it has "
+    own = content["class_names"]
+    if not set(own) & set(ids):
+        raise InputError(f"{path}: knows {', '.join(own[:8])}, of which the ground truth names none (it has "
                          f"{', '.join(list(ids)[:8])}). Compare on images with its classes.")
+    unknown = min(ids.values(), default=0) - 1
+    return Detector(model, config, tuple(ids.get(name, unknown) for name in own), path.parent.name or path.stem)
+
+
+def _detect(detector: Detector, images: Images, chosen: list[int] | None) -> DetectionArrays:
+    """Its detections, on all images or some, with the category ids of the truth."""
+    config = detector.config
     ranks = Ranks(config.train.device)
-    loader = test_loader(config, images.source, ranks, chosen)
-    found = predict_all(model.to(ranks.device), loader, config.eval, ranks, mine, label=path.parent.name or path.stem)
-    known = found.detections.category_ids != unknown
+    with in_one_line(config, training=False):
+        loader = test_loader(config, images.source, ranks, chosen)
+        found = predict_all(detector.model.to(ranks.device), loader, config.eval, ranks, detector.category_ids,
+                            label=detector.label)
+    known = np.isin(found.detections.category_ids, images.truth.category_ids)
     return DetectionArrays(*(part[known] for part in vars(found.detections).values()))
 
 
@@ -194,9 +217,11 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         images = _from_split(options.checkpoint[0], options.split or "test", options.overrides)
     chosen = _find(images.names, options.only) if options.only else None
-    _make_places(options.output, images, chosen)
+    # All is read before the first detection, as what is wrong with the last file would be told after hours.
+    detectors = [_open_detector(path, images.truth, options.conf, options.overrides) for path in options.checkpoint]
     found = [read_detections(path, images.truth) for path in options.detections]
-    found += [_detect(path, images, chosen, options.conf, options.overrides) for path in options.checkpoint]
+    _make_places(options.output, images, chosen)
+    found += [_detect(detector, images, chosen) for detector in detectors]
     return compare(images, list(zip(names, found, strict=True)), chosen, options.number, options.conf, options.output)
 
 

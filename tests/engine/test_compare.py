@@ -6,9 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import test as test_script
-from engine import comparison_sheet, sheet
+from engine import checkpoint, compare, comparison_sheet, sheet
 from engine.compare import main
 from engine.comparison import count, difference, judge, outcome, regions
 from engine.comparison_sheet import CAPTION, FALSE, GAP, HEADING, HIT, MARGIN, MISSED, Layer, draw_layers
@@ -287,3 +288,26 @@ def test_a_voc_list_serves_as_the_split_of_a_checkpoint(trained, tiny_voc, tmp_p
 def test_a_checkpoint_of_other_classes_is_refused(trained, files):
     with pytest.raises(InputError, match="knows alpha, beta, gamma, of which the ground truth names none .it has ship, car"):
         files.compare("--checkpoint", str(trained.folder / "run/best.pt"))
+
+
+@pytest.mark.parametrize("wrong", ["absent", "text", "classes"])
+def test_all_checkpoints_are_looked_at_before_the_first_detects(trained, tmp_path, monkeypatch, wrong):
+    best, other = trained.folder / "run/best.pt", tmp_path / f"{wrong}.pt"
+    if wrong == "text":
+        other.write_text("no checkpoint")
+    if wrong == "classes":
+        content = checkpoint.load(best)
+        checkpoint.save(other, {**content, "class_names": ["x", "y", "z"]})
+    monkeypatch.setattr(compare, "predict_all", None)               # no detection begins
+    with pytest.raises(InputError, match=f"{wrong}.pt: "):
+        main(["--checkpoint", str(best), str(other), "--split", "test", "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_without_memory_is_one_line(trained, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(compare, "predict_all", fail)
+    with pytest.raises(InputError, match="^eval.batch_size: .* images of 64 px do not fit"):
+        main(["--checkpoint", str(trained.folder / "run/best.pt"), "--output", str(tmp_path / "out")])
