@@ -143,8 +143,22 @@ def _open_detector(path: Path, truth: GroundTruthArrays, conf: float, overrides:
     if not set(own) & set(ids):
         raise InputError(f"{path}: knows {', '.join(own[:8])}, of which the ground truth names none (it has "
                          f"{', '.join(list(ids)[:8])}). Compare on images with its classes.")
+    _tell_differences(path, own, list(ids))
     unknown = min(ids.values(), default=0) - 1
     return Detector(model, config, tuple(ids.get(name, unknown) for name in own), path.parent.name or path.stem)
+
+
+def _tell_differences(path: Path, own: list[str], others: list[str]) -> None:
+    """Print the classes that a checkpoint and the truth do not share, as no count tells that names were spelt differently."""
+    lacking, extra = (_listed([name for name in one if name not in other]) for one, other in ((others, own), (own, others)))
+    if lacking:
+        print(f"{path}: does not know {lacking}; their objects count as missed")
+    if extra:
+        print(f"{path}: knows {extra} too, which the ground truth does not name; these detections are left out")
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _detect(detector: Detector, images: Images, chosen: list[int] | None) -> DetectionArrays:

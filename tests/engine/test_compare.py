@@ -311,3 +311,20 @@ def test_a_gpu_without_memory_is_one_line(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "predict_all", fail)
     with pytest.raises(InputError, match="^eval.batch_size: .* images of 64 px do not fit"):
         main(["--checkpoint", str(trained.folder / "run/best.pt"), "--output", str(tmp_path / "out")])
+
+
+def test_classes_that_only_one_side_knows_are_named(trained, tmp_path, capsys):
+    """A name spelt otherwise would make all its objects missed, and nothing would tell."""
+    root, best = trained.data.root, str(trained.folder / "run/best.pt")
+    truth = json.loads((root / "train.json").read_text())
+    arguments = ["--images", str(root / "images"), "--checkpoint", best, "--only", "000.png", "--output", str(tmp_path / "out")]
+    assert main(["--ground-truth", str(root / "train.json"), *arguments]) == 0
+    assert best not in capsys.readouterr().out
+    truth["categories"][1]["name"] = "Beta"
+    truth["categories"] += [{"id": 100 + k, "name": f"more{k}"} for k in range(9)]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    assert main(["--ground-truth", str(tmp_path / "gt.json"), *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{best}: does not know Beta, {', '.join(f'more{k}' for k in range(7))} and 2 more; their objects count as " \
+           "missed" in lines
+    assert f"{best}: knows beta too, which the ground truth does not name; these detections are left out" in lines
