@@ -39,6 +39,10 @@ def object_for_detections(file: JsonFile) -> InputError:
         if isinstance(first, dict) and "image_id" in first:
             if key == "annotations" and not any(score in first for score in ("score", *SCORES)):
                 break                                  # ground truth
+            if key == "annotations" and "images" in keys:
+                return InputError(f"{file.path}: holds images, and annotations with scores, as predict.py writes them; their "
+                                  "ids are its own, not the ground truth's. Take the detections.json of test.py, which has "
+                                  "--tile too.")
             return InputError(f"{file.path}: holds a JSON object with the detections below '{key}', but detections are a "
                               f"plain list. Write that list alone, as 'jq .{key}' does.")
         for _ in batches:                              # go past the list

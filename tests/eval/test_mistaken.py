@@ -113,12 +113,19 @@ def test_what_is_no_text_at_all_is_not_taken_for_another_encoding(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "key"), [
-    ({"annotations": FOUND}, "annotations"), ({**TRUTH, "annotations": FOUND}, "annotations"),
-    ({"predictions": FOUND}, "predictions"),
+    ({"annotations": FOUND}, "annotations"), ({"predictions": FOUND}, "predictions"),
     ({"info": {"by": [1]}, "annotations": [{"image_id": 1, "confidence": 0.5}]}, "annotations")])
 def test_detections_inside_an_object_are_pointed_at(tmp_path, content, key):
     assert told_of(tmp_path, content) == (f"holds a JSON object with the detections below '{key}', but detections are a plain "
                                           f"list. Write that list alone, as 'jq .{key}' does.")
+
+
+def test_a_data_set_of_predictions_has_ids_of_its_own_and_its_list_is_not_advised(tmp_path):
+    """predict.py numbers images and classes from 1 on, so that the list alone would be scored against other images."""
+    content = {"images": TRUTH["images"], "categories": TRUTH["categories"], "annotations": FOUND}
+    assert told_of(tmp_path, content) == (
+        "holds images, and annotations with scores, as predict.py writes them; their ids are its own, not the ground truth's. "
+        "Take the detections.json of test.py, which has --tile too.")
 
 
 @pytest.mark.parametrize("content", [TRUTH, {**TRUTH, "annotations": []}, {}, {"annotations": [3]}, {"a": {"b": 1}}])
