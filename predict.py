@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt that train.py wrote")
     parser.add_argument("--source", type=Path, required=True, help="an image, or a folder of images")
-    parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the results")
+    parser.add_argument("--output", type=Path, default=Path("runs/predict"),
+                        help="folder for the results; one within --source is not searched for images")
     parser.add_argument("--conf", type=float, help="lowest score kept (default: 0.25); the same as eval.conf=...")
     parser.add_argument("--tile", type=int, metavar="PX", help="run larger images in tiles of this side, at their own "
                         "scale; best is train.image_size")

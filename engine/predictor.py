@@ -1,7 +1,10 @@
 """What predict.py does: detect on images of any folder, draw them, and write COCO results."""
 import os
+import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.evaluator import detect
 from engine.failures import in_one_line
-from engine.log import make_folder, write_json, write_text
+from engine.lock import FolderLock
+from engine.log import write_json, write_text
 from engine.overview import draw_scene
 from engine.places import check_targets
 from engine.postprocess import Detections
@@ -46,7 +50,7 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
         InputError: before the work, where a file does not begin as images do or a result cannot be written, and nothing
             changes; after it, where images turned out to be broken: the results of all others are there.
     """
-    images = find_images(source)
+    images = find_images(source, output)
     _check_images(images)
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
@@ -56,9 +60,8 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
     files = [file.relative_to(base) for file in images]
     shown = [output / "pictures" / name for name in picture_names(files)]
     check_targets([*shown, output / "detections.json", output / "detections.geojson"], images)
-    make_folder(output / "pictures")
     results, broken = Results(content["class_names"]), []
-    with tempfile.TemporaryDirectory(dir=output, prefix=PREFIX) as beside, in_one_line(
+    with _waiting_room(output) as beside, in_one_line(
             config, training=False, side=tiling.tile if tiling else None, single=tiling is None):
         bar = tqdm(total=0 if tiling else len(images), unit="tile" if tiling else "img", disable=None)
         for number, (file, name) in enumerate(zip(images, files, strict=True), 1):
@@ -72,24 +75,16 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
                 continue
             results.add(number, str(name), (scene.width, scene.height), read_georeference(file), found)
             results.capped += over
-            write_picture(Path(beside) / f"{number}.png", picture)
+            write_picture(beside / f"{number}.png", picture)
         bar.close()
+        if not results.images:
+            raise InputError(_in_one_line(broken))
         for image in results.images:
             place = shown[image["id"] - 1]
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(beside) / f"{image['id']}.png", place)
-    if not results.images:
-        raise InputError(_in_one_line(broken))
-    written = ", ".join(map(str, results.write(output)))
-    print(f"{len(results.images)} image(s), {len(results.annotations)} objects with a score above {config.eval.conf}; wrote "
-          f"{written} and {output / 'pictures'}")
-    if results.capped:
-        print(f"{results.capped} {'tile' if tiling else 'image'}(s) had more than eval.max_det={config.eval.max_det} "
-              "detections; the weakest were left out")
-    if results.misplaced:
-        print(f"{results.misplaced} object(s) are not in detections.geojson: their coordinates are no place on earth")
-    if rasterio_or_none() is None and any(file.suffix.lower() in (".tif", ".tiff") for file in files):
-        print("With rasterio (pip install rasterio) the objects of GeoTIFFs are written in map coordinates too")
+            os.replace(beside / f"{image['id']}.png", place)
+        written = results.write(output)
+    _tell(results, written, output, config, files, tiling)
     if broken:
         raise InputError(f"{_in_one_line(broken)} The results of the other {len(results.images)} image(s) are in {output}.")
     return 0
@@ -137,6 +132,21 @@ class Results:
         return written
 
 
+@contextmanager
+def _waiting_room(output: Path) -> Iterator[Path]:
+    """An empty folder for pictures until all are there. Those of runs that were killed are removed; another run that is
+    writing into output/pictures is left in peace, and this one refused."""
+    lock = FolderLock(output / "pictures")
+    lock.take()
+    try:
+        for left in output.glob(f"{PREFIX}????????"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=output, prefix=PREFIX) as folder:
+            yield Path(folder)
+    finally:
+        lock.release()
+
+
 def _check_images(images: list[Path]) -> None:
     """Raises InputError for files that cannot be read or do not begin as images do. Takes a look at each, no more."""
     broken = []
@@ -147,6 +157,20 @@ def _check_images(images: list[Path]) -> None:
             broken.append((image, error))
     if broken:
         raise InputError(_in_one_line(broken))
+
+
+def _tell(results: Results, written: list[Path], output: Path, config: configs.Config, files: list[Path],
+          tiling: Tiling | None) -> None:
+    """Print what was found and written, and what figures alone do not say."""
+    print(f"{len(results.images)} image(s), {len(results.annotations)} objects with a score above {config.eval.conf}; wrote "
+          f"{', '.join(map(str, written))} and {output / 'pictures'}")
+    if results.capped:
+        print(f"{results.capped} {'tile' if tiling else 'image'}(s) had more than eval.max_det={config.eval.max_det} "
+              "detections; the weakest were left out")
+    if results.misplaced:
+        print(f"{results.misplaced} object(s) are not in detections.geojson: their coordinates are no place on earth")
+    if rasterio_or_none() is None and any(file.suffix.lower() in (".tif", ".tiff") for file in files):
+        print("With rasterio (pip install rasterio) the objects of GeoTIFFs are written in map coordinates too")
 
 
 def _in_one_line(broken: list[tuple[Path, InputError]]) -> str:
@@ -191,14 +215,18 @@ def picture_names(names: list[Path]) -> list[Path]:
     return [name.with_name(f"{name.name if stems[name.with_suffix('')] > 1 else name.stem}.png") for name in names]
 
 
-def find_images(source: Path) -> list[Path]:
-    """The images at a path, sorted."""
+def find_images(source: Path, output: Path) -> list[Path]:
+    """The images at a path, sorted, without those in an output folder within it: they are pictures of an earlier run."""
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise InputError(f"--source: {source} does not exist. Name an image or a folder of images.")
-    images = sorted(p for p in source.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    base, results = source.resolve(), output.resolve()
+    results = results if results != base and results.is_relative_to(base) else None
+    images = sorted(p for p in source.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()
+                    and not (results and (base / p.relative_to(source)).is_relative_to(results))
+                    and not p.parent.name.startswith(PREFIX))
     if not images:
-        raise InputError(f"--source: {source} holds no image ({', '.join(ENDINGS)}). Name another folder.")
+        outside = " outside --output" if results else ""
+        raise InputError(f"--source: {source} holds no image{outside} ({', '.join(ENDINGS)}). Name another folder.")
     return images
-

@@ -1,5 +1,6 @@
 """test.py and predict.py on a trained checkpoint: files, figures and pictures that agree with each other."""
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,8 @@ import pytest
 
 import predict
 import test as test_script
+from engine import lock
+from errors import InputError
 from eval.coco import AITOD, evaluate
 
 
@@ -118,3 +121,47 @@ def test_pictures_of_one_name_and_two_formats_are_both_kept(trained: object, tmp
     assert {p.name for p in (tmp_path / "out/pictures").iterdir()} == {"a.png.png", "a.jpg.png", "b.png"}
     assert [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")] == []
     assert json.loads((tmp_path / "out/detections.json").read_text())["annotations"] == []     # eval.conf counts as --conf does
+
+
+def test_predicting_into_the_source_again_gives_the_same(trained: object, tmp_path: Path) -> None:
+    """Pictures of the first run are no images of the second, nor those that a killed run left, which are removed."""
+    source, output = tmp_path / "in", tmp_path / "in/deep/out"
+    source.mkdir()
+    (source / "a.png").write_bytes((trained.data.images / "000.png").read_bytes())
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(source), "--output"]
+    assert predict.main([*arguments, str(output)]) == 0
+    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    left = output / ".pictures.abcd_123"
+    left.mkdir()
+    (left / "1.png").write_bytes(b"half")
+    assert predict.main([*arguments, str(output)]) == 0
+    assert {p: p.read_bytes() for p in source.rglob("*") if p.is_file()} == before and not left.exists()
+
+    shutil.rmtree(source / "deep")                      # --output is the source itself
+    left = source / ".pictures.abcd_123"
+    left.mkdir()
+    (left / "1.png").write_bytes(b"half")
+    assert predict.main([*arguments, str(source)]) == 0
+    assert [i["file_name"] for i in json.loads((source / "detections.json").read_text())["images"]] == ["a.png"]
+    assert not left.exists()
+
+
+def test_a_source_within_the_output_is_searched(trained: object, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(tmp_path / "in"), "--output"]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes((trained.data.images / "000.png").read_bytes())
+    assert predict.main([*arguments, str(tmp_path)]) == 0
+    assert (tmp_path / "pictures/a.png").exists()
+
+
+def test_a_second_run_into_one_folder_leaves_the_pictures_of_the_first(
+    trained: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = tmp_path / ".pictures.abcd_123"
+    waiting.mkdir()
+    monkeypatch.setattr(lock, "PATIENCE", 0)
+    monkeypatch.setattr(lock.FolderLock, "_taken", lambda self: False)
+    with pytest.raises(InputError, match="another run is writing into .*pictures"):
+        predict.main(["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images), "--output",
+                      str(tmp_path)])
+    assert waiting.exists()
