@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.pixels import image_size, read_image
+from data.pixels import check_beginning, image_size, read_image
 from errors import InputError
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (37, 91, 3), dtype=np.uint8)
@@ -54,3 +54,18 @@ def test_a_file_without_a_size_is_named(tmp_path, content):
         image_size(path)
     with pytest.raises(InputError, match="absent.jpg: cannot be read"):
         image_size(tmp_path / "absent.jpg")
+
+
+def test_the_beginning_tells_an_image_from_other_files(tmp_path):
+    """Of every format that is searched for, also those of TIFF that only rasterio may read."""
+    beginnings = [*FILES.values(), cv2.imencode(".webp", PICTURE)[1].tobytes(),
+                  *(head + bytes(60) for head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))]
+    for content in beginnings:
+        (tmp_path / "any.name").write_bytes(content)
+        check_beginning(tmp_path / "any.name")
+    for content in (b"", b"\xff", b"<html>" * 20, b"{}", bytes(100)):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(InputError, match="a.png: does not begin as an image"):
+            check_beginning(tmp_path / "a.png")
+    with pytest.raises(InputError, match="b.png: cannot be read"):
+        check_beginning(tmp_path / "b.png")
