@@ -7,6 +7,7 @@ import numpy as np
 from errors import InputError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")       # of the files that are taken for images
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEADER = 1 << 16                            # bytes in which a header is looked for
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}      # JPEG markers that begin a frame, which holds the size
 
@@ -34,7 +35,9 @@ def read_image(path: str | Path) -> np.ndarray:
                              "is installed (pip install rasterio).") from None
         raise InputError(f"{path}: cannot be decoded as an image ({error.err}). Replace the file.") from None
     if image is None:
-        raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file.")
+        bands = ", or make three bands of 8 bits of it, as by gdal_translate -ot Byte -scale -b 3 -b 2 -b 1"
+        raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file"
+                         f"{bands if content.startswith(TIFF) else ''}.")
     return image
 
 

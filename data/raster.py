@@ -126,7 +126,13 @@ class Georeference(NamedTuple):
         from rasterio.warp import transform
 
         x, y = self.coordinates(points).T
-        return np.array(transform(self.crs, "EPSG:4326", x.tolist(), y.tolist()), np.float64).reshape(2, -1).T
+        try:
+            return np.array(transform(self.crs, "EPSG:4326", x.tolist(), y.tolist()), np.float64).reshape(2, -1).T
+        except Exception:           # GDAL's errors have no public class; one point off the projection fails them all
+            if len(points) == 1:
+                return np.full((1, 2), np.nan)
+            half = len(points) // 2
+            return np.concatenate((self.degrees(points[:half]), self.degrees(points[half:])))
 
 
 def rasterio_or_none() -> ModuleType | None:

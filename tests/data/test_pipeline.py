@@ -13,6 +13,7 @@ import torch
 from data import Targets, collate
 from data.coco import load_coco
 from data.loader import EvalDataset, EvalSampler, TrainDataset, TrainSampler, eval_loader, train_loader
+from data.pixels import read_image
 from data.source import ImageRecord, Source
 from data.transforms import AugmentConfig, letterbox, letterbox_shape
 from errors import InputError
@@ -74,6 +75,12 @@ def test_a_broken_image_is_one_line_from_a_worker_too(source, workers):
         list(loader)
     assert str(caught.value).endswith(".png: cannot be decoded as an image, or is cut short. Replace the file.")
     assert "\n" not in str(caught.value)
+
+
+def test_a_tiff_that_is_no_picture_is_told_how_to_become_one(tmp_path):
+    cv2.imwrite(str(tmp_path / "heights.tif"), np.zeros((8, 8), np.float32))
+    with pytest.raises(InputError, match="gdal_translate"):
+        read_image(tmp_path / "heights.tif")
 
 
 CRASH = """

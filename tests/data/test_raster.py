@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data import raster
-from data.raster import RowScene, open_scene, read_georeference
+from data.raster import Georeference, RowScene, open_scene, read_georeference
 from errors import InputError
 from tests import standin
 
@@ -77,6 +77,14 @@ def test_the_place_on_earth(write: Write, tmp_path: Path) -> None:
     expected = np.stack((np.degrees(x / 6_378_137), latitude), 1)
     assert np.allclose(place.degrees(points), expected, rtol=0, atol=1e-9)
     assert place.degrees(np.zeros((0, 2))).shape == (0, 2)
+
+
+@pytest.mark.usefixtures("write")
+def test_a_point_that_is_nowhere_on_earth_costs_the_others_nothing() -> None:
+    """GDAL refuses all points of a call for one that its projection does not reach."""
+    place = Georeference("EPSG:32632", (1, 0, 500_000, 0, -1, 5_400_000))
+    points = np.array([[0.0, 0], [1e12, 0], [10, 10], [20, 0], [-1e12, 5]])
+    assert np.isfinite(place.degrees(points)).all(1).tolist() == [True, False, True, True, False]
 
 
 def test_an_image_without_a_place_and_files_that_rasterio_shall_not_open(
