@@ -86,6 +86,8 @@ def reproduce(number: int, output: Path, gpus: int, overrides: list[str], only: 
     """
     runs = plan(number, output, gpus, overrides)
     chosen = choose(runs, only)
+    for one in chosen:
+        one.check_settings()
     open_runs = [one for one in chosen if one.metrics is None]
     if not dry_run:
         make_folder(output)
@@ -181,7 +183,8 @@ def explain(what: str, code: int) -> int:
     if code == EXIT_STOPPED:
         print("\nstopped; the same command goes on")
     else:
-        print(f"\n{what} ended with exit code {code}, for the reason above; the same command goes on from there")
+        go_on = "" if code == 2 else "; the same command goes on from there"      # what is wrong stays so until it is mended
+        print(f"\n{what} ended with exit code {code}, for the reason above{go_on}")
     return code
 
 

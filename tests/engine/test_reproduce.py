@@ -18,6 +18,7 @@ from engine.distributed import Ranks
 from engine.reproduce import Children, duration
 from engine.reproduction import CONFIGS, ROOT, DataFacts, Run, obstacles, plan
 from engine.signals import StopRequest
+from errors import InputError
 from eval.tables import DATA_SETS
 from models.rs_tinynet import ROWS
 
@@ -214,6 +215,29 @@ def test_a_dry_run_prints_what_is_left_and_writes_nothing(tiny_set, tmp_path, ca
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_with_other_settings_is_refused_before_anything_is_done(tiny_set, tmp_path, capfd):
+    first, second = plan(1, tmp_path / "out", 1, settings(tiny_set))
+    for run in (first, second):
+        run.folder.mkdir(parents=True)
+        (run.folder / "last.pt").touch()
+        (run.folder / "log.jsonl").write_text('{"epoch": 1, "step": 6, "seconds": 100}\n')
+        (run.folder / "manifest.json").write_text(json.dumps({"config": run.config.to_dict()}))
+    arguments = command(tiny_set, tmp_path / "out", "--dry-run")
+    assert reproduce.main([*arguments, "train.max_steps=7", "train.workers=1"]) == 0       # what train.py would go on with
+    for more in ([], ["--only", "ablation_mdca_arb_pfdh"]):
+        with pytest.raises(InputError, match=r"last.pt: .*train.seed \(was 0, now 1\).*another --output") as caught:
+            reproduce.main([*arguments, *more, "train.seed=1"])
+    assert str(second.folder) in str(caught.value)
+    (second.folder / "last.pt").unlink()        # stopped before anything was saved: begins anew
+    assert reproduce.main([*arguments, *more, "train.seed=1"]) == 0
+
+
+def test_only_what_another_try_can_mend_is_said_to_go_on(capsys):
+    for code in (1, 2, 3):
+        assert reproduce.explain("YOLO11m", code) == code
+        assert ("the same command goes on" in capsys.readouterr().out) == (code != 2)
+
+
 @pytest.mark.slow
 def test_the_nine_rows_of_table_3_in_miniature(tiny_set, tmp_path, capfd):
     arguments = ["--table", "3", "--output", str(tmp_path / "out"), *settings(tiny_set)]
@@ -229,9 +253,8 @@ def test_the_nine_rows_of_table_3_in_miniature(tiny_set, tmp_path, capfd):
     assert reproduce.main(command(tiny_set, tmp_path / "out")) == 0
     assert "2 of 2 runs finished" in (tmp_path / "out/table1.txt").read_text()
     # Other settings would make it another run.
-    assert reproduce.main([*command(tiny_set, tmp_path / "out", "--only", "yolo11m"), "train.lr=0.1"]) == 2
-    printed = capfd.readouterr()
-    assert "train.lr (was 0.01, now 0.1)" in printed.err and "ended with exit code 2" in printed.out
+    with pytest.raises(InputError, match="train.lr .was 0.01, now 0.1."):
+        reproduce.main([*command(tiny_set, tmp_path / "out", "--only", "yolo11m"), "train.lr=0.1"])
 
 
 @pytest.mark.slow
