@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from engine.log import make_folder, write_text
-from engine.reproduction import ROOT, Run, in_a_shell, launcher, plan, table
+from engine.reproduction import ROOT, Run, in_a_shell, launcher, obstacles, plan, table
 from engine.signals import EXIT_STOPPED
 from errors import InputError, run
 from eval.tables import Table
@@ -155,6 +155,10 @@ def plan_table(number: int, runs: list[Run], seconds: dict[Path, float]) -> Tabl
              f"images, {train.batch_size} a batch; {facts.test_images:,} images to test on")
     note = (f"About {duration(left)} of training, {left * gpus / 3600:,.3g} {kind}-hours. Testing, and validation where "
             "data.val is set, add to it.")
+    differences = obstacles(number, runs)
+    if differences:
+        note += ("\nThe table will be marked \"Mechanism only\" and hold none of the paper's figures. What differs from its "
+                 f"experiment: {'; '.join(differences)}.")
     return Table(title, ("run", "state", "batches", "s/batch", "left"), rows, note=note, left=("state",))
 
 

@@ -166,6 +166,16 @@ def test_the_codes_of_children_and_what_they_print(tmp_path):
         signal.signal(signal.SIGHUP, before)
 
 
+def test_the_plan_says_beforehand_what_the_table_will_be():
+    """None of the folders exists, so that every run has a time to wait for."""
+    def note(*overrides):
+        runs = planned(1, *overrides)
+        return reproduce.plan_table(1, runs, {run.file: 1.0 for run in runs}).text()
+
+    assert "Mechanism only" not in note()
+    assert '"Mechanism only"' in note("train.epochs=2") and "the settings train.epochs=2." in note("train.epochs=2")
+
+
 def test_durations_have_the_unit_that_suits():
     assert [duration(s) for s in (0, 59, 89, 90, 5399, 5400, 3.6e6)] == ["0 s", "59 s", "89 s", "1.5 min", "90.0 min", "1.5 h",
                                                                          "1,000.0 h"]
@@ -209,6 +219,7 @@ def test_a_dry_run_prints_what_is_left_and_writes_nothing(tiny_set, tmp_path, ca
     before = sorted(tmp_path.rglob("*"))
     assert reproduce.main(command(tiny_set, tmp_path / "out", "--dry-run")) == 0
     lines = capfd.readouterr().out.splitlines()
+    assert "Mechanism only" in "\n".join(lines)
     assert [line.split()[:3] for line in lines[3:5]] == [["YOLO11n", "finished", "in"], ["RS-TinyNet-n", "to", "be"]]
     assert [line.split()[1] for line in lines[-2:]] == ["train.py", "test.py"]
     assert all("ablation_mdca_arb_pfdh" in line for line in lines[-2:])
