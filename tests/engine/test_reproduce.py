@@ -150,6 +150,38 @@ def test_a_signal_reaches_the_child_and_ends_the_whole_with_3(tmp_path, sent, he
     assert not (tmp_path / "late").exists() and signal.signal(getattr(signal, sent), before) == signal.SIG_DFL
 
 
+def test_ctrl_c_while_steps_are_timed_prints_no_traceback(tiny_set, tmp_path, monkeypatch, capfd):
+    """A process that does not handle signals yet, as while it imports torch."""
+    ready = tmp_path / "ready"
+    code = f"import time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
+    monkeypatch.setattr(reproduce, "launcher", lambda gpus: [sys.executable, "-c", code])
+
+    def send():
+        while not ready.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=send)
+    with Children() as children:
+        thread.start()
+        assert reproduce.measured(children, plan(1, tmp_path, 1, settings(tiny_set))[:1]) == ({}, 3)
+    thread.join()
+    signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err == ""
+
+
+def test_commands_can_be_pasted_and_help_names_the_command(tmp_path, capsys):
+    run = replace(planned(1)[0], folder=tmp_path / "a folder")
+    assert reproduce.train_and_test(SimpleNamespace(call=lambda command, output: 0 if output is None else 1), run) == 1
+    train, test = capsys.readouterr().out.splitlines()
+    assert f"--output '{run.folder}'" in train
+    assert f"--output '{run.folder / 'test'}'" in test and test.endswith(f" > '{run.folder / 'test.txt'}'")
+    with pytest.raises(SystemExit):
+        measure.main(["--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m engine.measure ")
+
+
 def test_the_codes_of_children_and_what_they_print(tmp_path):
     with Children() as children:
         for code, ours in ((0, 0), (1, 1), (2, 2), (3, 3)):
