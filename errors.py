@@ -18,6 +18,11 @@ class MachineError(Exception):
     """A machine or a process of the run failed. Likewise one line; exit code 1."""
 
 
+def printable(text: str) -> str:
+    """What a file says, for a terminal: one line of at most 200 characters, without control codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:200])
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's main and turn the two errors into one line on stderr and an exit code."""
     try:

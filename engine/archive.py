@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from errors import InputError
+from errors import InputError, printable
 
 
 @contextmanager
@@ -24,7 +24,8 @@ def opened(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
             damaged = archive.testzip()     # torch does not compare the check sums that it writes
             if damaged:
                 raise InputError(
-                    f"{path}: is damaged, as the check sum of {damaged} tells. Copy it once more from where it came."
+                    f"{path}: is damaged, as the check sum of {printable(damaged)} tells. Copy it once more from where "
+                    "it came."
                 )
             yield archive
     except InputError:
@@ -34,5 +35,5 @@ def opened(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder. Name a file: {wanted}.") from None
     except Exception as error:      # the bytes of a strange file can make a reader raise anything
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        reason = printable(str(error).splitlines()[0][:100]) if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}). It may have been cut off in a copy.") from None

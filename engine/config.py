@@ -184,7 +184,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict:
     except FileNotFoundError:
         folder = path.parent if path.parent.is_dir() else Path("configs")
         names = [str(p) for p in sorted(folder.glob("**/*.toml"))]
-        raise InputError(f"{path}: no such config. {_nearest(str(path), names)}") from None
+        raise InputError(f"{path}: no such config. {_nearest(str(path), names) if names else 'Name a TOML file.'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Name a TOML file.") from None
     except tomllib.TOMLDecodeError as error:

@@ -8,7 +8,6 @@ import math
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.archive import opened
-from errors import InputError
+from errors import InputError, printable
 
 STORAGES = {
     "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16, "FloatStorage": torch.float32,
@@ -90,7 +89,8 @@ class _Reader(pickle.Unpickler):
         if full in ("__builtin__.set", "builtins.set"):
             return set
         if full == "collections.OrderedDict":
-            return OrderedDict
+            # An OrderedDict would let the pickle put anything in the place of its methods.
+            return type("Dict", (dict,), {"__slots__": (), "__setstate__": lambda *_: None})
         if full == "torch.Size":
             return tuple
         if full == "torch._utils._rebuild_tensor_v2":
@@ -115,8 +115,7 @@ class _Reader(pickle.Unpickler):
         return self.storages[key, dtype]
 
     def _refuse(self, name: str) -> None:
-        shown = name[:200].encode("unicode_escape").decode()        # the file chose it: no line breaks, no terminal codes
-        raise InputError(f"{self.path}: asks for {shown}, which could run code; nothing was run. Name {self.wanted}.")
+        raise InputError(f"{self.path}: asks for {printable(name)}, which could run code; nothing was run. Name {self.wanted}.")
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

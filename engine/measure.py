@@ -81,7 +81,8 @@ def measure(config: Config, ranks: Ranks, stop: StopRequest) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and measure; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m engine.measure", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="append", required=True, help="TOML file; may be given again")
     parser.add_argument("--result", type=Path, required=True, help="JSON file to write")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")

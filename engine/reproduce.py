@@ -16,6 +16,7 @@ Exit code 3: stopped by a signal and saved; otherwise that of the script that fa
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -25,7 +26,7 @@ from pathlib import Path
 import torch
 
 from engine.log import make_folder, write_text
-from engine.reproduction import ROOT, Run, in_a_shell, launcher, plan, table
+from engine.reproduction import ROOT, Run, in_a_shell, launcher, obstacles, plan, table
 from engine.signals import EXIT_STOPPED
 from errors import InputError, run
 from eval.tables import Table
@@ -52,12 +53,14 @@ class Children:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def call(self, command: list[str], output: Path | None = None) -> int:
+    def call(self, command: list[str], output: Path | None = None, interrupt: signal.Signals = signal.SIGINT) -> int:
         """Run a command to its end; returns its exit code, EXIT_STOPPED when it or we were asked to stop.
 
         Args:
             output: a file for what it prints, errors apart.
+            interrupt: what Ctrl-C sends to it.
         """
+        self._interrupt = interrupt
         if not self.stopped:
             search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
             with open(output, "w") if output else nullcontext() as file:
@@ -75,7 +78,7 @@ class Children:
         self.stopped = True
         if self._child:
             # torchrun dies of SIGUSR1 and leaves its ranks alone; train.py takes SIGTERM the same way.
-            self._child.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+            self._child.send_signal(self._interrupt if number == signal.SIGINT else signal.SIGTERM)
 
 
 def reproduce(number: int, output: Path, gpus: int, overrides: list[str], only: list[str], dry_run: bool) -> int:
@@ -86,6 +89,8 @@ def reproduce(number: int, output: Path, gpus: int, overrides: list[str], only: 
     """
     runs = plan(number, output, gpus, overrides)
     chosen = choose(runs, only)
+    for one in chosen:
+        one.check_settings()
     open_runs = [one for one in chosen if one.metrics is None]
     if not dry_run:
         make_folder(output)
@@ -125,8 +130,9 @@ def measured(children: Children, runs: list[Run]) -> tuple[dict[Path, float], in
     with tempfile.TemporaryDirectory(prefix="reproduce.") as folder:
         result = Path(folder) / "seconds.json"
         files = [part for one in runs for part in ("--config", str(one.file))]
+        # It has nothing to save, and SIGINT while torch is imported, which takes seconds, would print a traceback.
         code = children.call([*launcher(runs[0].gpus), "-m", "engine.measure", "--result", str(result), *files,
-                              *runs[0].overrides])
+                              *runs[0].overrides], interrupt=signal.SIGTERM)
         if code:
             return {}, code
         seconds = json.loads(result.read_text())
@@ -153,6 +159,10 @@ def plan_table(number: int, runs: list[Run], seconds: dict[Path, float]) -> Tabl
              f"images, {train.batch_size} a batch; {facts.test_images:,} images to test on")
     note = (f"About {duration(left)} of training, {left * gpus / 3600:,.3g} {kind}-hours. Testing, and validation where "
             "data.val is set, add to it.")
+    differences = obstacles(number, runs)
+    if differences:
+        note += ("\nThe table will be marked \"Mechanism only\" and hold none of the paper's figures. What differs from its "
+                 f"experiment: {'; '.join(differences)}.")
     return Table(title, ("run", "state", "batches", "s/batch", "left"), rows, note=note, left=("state",))
 
 
@@ -168,7 +178,7 @@ def train_and_test(children: Children, one: Run) -> int:
     """Take a run to its end; returns the exit code."""
     # What test.py prints is long, and for AI-TOD's classes has the paper's tables in it, whatever was tested.
     for command, output in ((one.train_command, None), (one.test_command, one.folder / "test.txt")):
-        print(f"$ {in_a_shell(command)}{f' > {output}' if output else ''}", flush=True)
+        print(f"$ {in_a_shell(command)}{f' > {shlex.quote(str(output))}' if output else ''}", flush=True)
         code = children.call(command, output)
         if code:
             return code
@@ -181,7 +191,8 @@ def explain(what: str, code: int) -> int:
     if code == EXIT_STOPPED:
         print("\nstopped; the same command goes on")
     else:
-        print(f"\n{what} ended with exit code {code}, for the reason above; the same command goes on from there")
+        go_on = "" if code == 2 else "; the same command goes on from there"      # what is wrong stays so until it is mended
+        print(f"\n{what} ended with exit code {code}, for the reason above{go_on}")
     return code
 
 

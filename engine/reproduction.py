@@ -15,6 +15,7 @@ from engine import config as configs
 from engine.config import Config, TrainConfig
 from engine.datasets import open_split, read_truth
 from engine.log import read_log, write_json
+from engine.resume import check_same_config
 from engine.testing import subject_of
 from errors import InputError
 from eval.tables import DATA_SETS, TITLES, Result, Subject, Table, reproduction, unlike_paper
@@ -106,6 +107,17 @@ class Run:
         except (OSError, ValueError):
             pass
         return None
+
+    def check_settings(self) -> None:
+        """Raises InputError where the folder holds a run with other settings, on which train.py would not go on."""
+        last = self.folder / "last.pt"
+        if not last.exists():
+            return
+        try:        # the same settings stand in last.pt, which is large
+            begun = json.loads((self.folder / "manifest.json").read_text())["config"]
+        except (OSError, ValueError, KeyError):
+            return
+        check_same_config(begun, self.config.to_dict(), last)
 
     def finish(self) -> None:
         """Note that it is trained and tested."""

@@ -93,7 +93,7 @@ def restore(trainer: "Trainer", saved: dict, path: Path) -> None:
     """Put a trainer that is otherwise ready where the checkpoint was taken.
 
     Raises:
-        InputError: the data differ from those that the run was trained on.
+        InputError: the data differ from those that the run was trained on, or the network from this version's.
     """
     if saved["class_names"] != list(trainer.data.class_names):
         raise InputError(f"data.train: declares the classes {list(trainer.data.class_names)}, but {path} was trained on "
@@ -101,6 +101,8 @@ def restore(trainer: "Trainer", saved: dict, path: Path) -> None:
     if saved.get("data_fingerprint", trainer.data.fingerprint) != trainer.data.fingerprint:
         raise InputError(f"data.train: holds other images or boxes than {path} was trained on. Resume with the same data, or "
                          "name another --output.")
+    for network, key in ((trainer.raw_model, "model"), (trainer.ema.model, "ema")):
+        checkpoint.check_fits(network.state_dict(), saved[key], path)
     trainer.raw_model.load_state_dict(saved["model"])
     trainer.ema.model.load_state_dict(saved["ema"])
     trainer.ema.updates = saved["ema_updates"]

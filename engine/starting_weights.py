@@ -9,6 +9,7 @@ from engine import checkpoint, inert
 from engine.inert import Record
 from errors import InputError
 from models import ModelConfig
+from models.scaling import SCALES
 from models.weights import convert_ultralytics_state_dict, place, recognise_yolo11
 
 WANTED = "a best.pt or last.pt of train.py, or yolo11n.pt to yolo11x.pt of Ultralytics"
@@ -26,12 +27,12 @@ def read_starting_weights(path: Path, config: ModelConfig) -> StartingWeights:
     """Read weights for a network to start from; nothing that the file names is imported or run.
 
     Raises:
-        InputError: the file cannot be read or asks for more than tensors and records, is no YOLO11 detection model of the
-            network's scale, or holds numbers that are not finite.
+        InputError: the file cannot be read or asks for more than tensors and records, is no checkpoint of
+            ours or YOLO11 detection model of the network's scale, or holds numbers that are not finite.
     """
     content = inert.read(path, WANTED)
-    if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
-        return StartingWeights("of train.py", place(checkpoint.weights_of(content, path), config))
+    if checkpoint.is_ours(content):
+        return StartingWeights("of train.py", place(_our_weights(content, path, config), config))
     theirs = _ultralytics_weights(content, path)
     try:
         state = convert_ultralytics_state_dict(theirs)
@@ -43,6 +44,18 @@ def read_starting_weights(path: Path, config: ModelConfig) -> StartingWeights:
                          f"or set model.scale={found.scale}.")
     checkpoint.check_finite(state, path)
     return StartingWeights(f"YOLO11{found.scale} of Ultralytics for {found.num_classes} classes", place(state, config))
+
+
+def _our_weights(content: dict, path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    weights = checkpoint.weights_of(content, path)
+    told = content.get("model_config")
+    scale = told.get("scale") if isinstance(told, dict) else None
+    if not isinstance(scale, str) or scale not in SCALES:
+        raise InputError(f"{path}: does not tell its network's scale. Name {WANTED}.")
+    if scale != config.scale:
+        raise InputError(f"{path}: holds a network of scale {scale}, but model.scale is {config.scale}, where few of "
+                         f"its tensors fit. Set model.scale={scale}, or name another checkpoint.")
+    return weights
 
 
 def _ultralytics_weights(content: object, path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from errors import printable
 from models.network import ModelConfig, build_model
 from models.scaling import SCALES
 
@@ -58,7 +59,7 @@ def convert_ultralytics_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor
     for key, value in state.items():
         match = re.fullmatch(r"(?:model\.)*(\d+)\.(.+)", key)
         if match is None or int(match[1]) not in _PLACES:
-            raise ValueError(f"'{key}' is not a weight of a YOLO11 detection model")
+            raise ValueError(f"'{printable(key)}' is not a weight of a YOLO11 detection model")
         name = f"{_PLACES[int(match[1])]}.{match[2]}"
         for theirs, ours in _HEAD_PLACES:
             if name.startswith(theirs):
@@ -74,8 +75,8 @@ def recognise_yolo11(state: dict[str, Tensor]) -> ModelConfig:
         ValueError: of none, by the names and shapes of its tensors.
     """
     first, last = state.get("backbone.stages.down.0.conv.weight"), state.get("head.cls.0.2.bias")
-    if first is None or last is None:
-        raise ValueError("it is not a YOLO11 detection model: its first or last convolution is missing")
+    if first is None or last is None or first.ndim != 4 or last.ndim != 1 or not len(last):
+        raise ValueError("it is not a YOLO11 detection model: its first or last convolution is missing or malformed")
     found, nearest = _shapes(state), None
     for name, scale in SCALES.items():
         if scale.channels(64) != len(first):
@@ -91,7 +92,8 @@ def recognise_yolo11(state: dict[str, Tensor]) -> ModelConfig:
     if nearest is None:
         raise ValueError(f"it is not a YOLO11 detection model: its first layer has {len(first)} channels")
     _, key, shape = nearest
-    raise ValueError(f"it is not a YOLO11 detection model: {key} is {_say(found.get(key))} there and {_say(shape)} in YOLO11")
+    raise ValueError(f"it is not a YOLO11 detection model: {printable(key)} is {_say(found.get(key))} there and {_say(shape)} "
+                     "in YOLO11")
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -146,7 +148,7 @@ class LoadReport:
                      if (found := names & {*group})]
             lines.append(line + (f"   from scratch: {'; '.join(fresh)}" if fresh else ""))
         if self.left_over:
-            shown = ", ".join(self.left_over[:4]) + (", ..." if len(self.left_over) > 4 else "")
+            shown = ", ".join(map(printable, self.left_over[:4])) + (", ..." if len(self.left_over) > 4 else "")
             lines.append(f"  {len(self.left_over)} left over in the file: {shown}")
         return "\n".join(lines)
 

@@ -180,3 +180,9 @@ def test_own_ranges_and_limits_come_from_toml_or_the_command_line(tmp_path: Path
 def test_a_folder_may_have_any_name() -> None:
     for name in ("2024", "2024-01-01", "true", "1e5", "a b"):
         assert configs.load(ROOT / "configs/demo.toml", [f"data.root={name}"]).data.root == name
+
+
+def test_a_config_that_is_not_there_gets_a_remedy_where_none_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^nowhere.toml: no such config. Name a TOML file\.$"):
+        configs.load("nowhere.toml")

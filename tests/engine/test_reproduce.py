@@ -18,6 +18,7 @@ from engine.distributed import Ranks
 from engine.reproduce import Children, duration
 from engine.reproduction import CONFIGS, ROOT, DataFacts, Run, obstacles, plan
 from engine.signals import StopRequest
+from errors import InputError
 from eval.tables import DATA_SETS
 from models.rs_tinynet import ROWS
 
@@ -149,6 +150,38 @@ def test_a_signal_reaches_the_child_and_ends_the_whole_with_3(tmp_path, sent, he
     assert not (tmp_path / "late").exists() and signal.signal(getattr(signal, sent), before) == signal.SIG_DFL
 
 
+def test_ctrl_c_while_steps_are_timed_prints_no_traceback(tiny_set, tmp_path, monkeypatch, capfd):
+    """A process that does not handle signals yet, as while it imports torch."""
+    ready = tmp_path / "ready"
+    code = f"import time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
+    monkeypatch.setattr(reproduce, "launcher", lambda gpus: [sys.executable, "-c", code])
+
+    def send():
+        while not ready.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=send)
+    with Children() as children:
+        thread.start()
+        assert reproduce.measured(children, plan(1, tmp_path, 1, settings(tiny_set))[:1]) == ({}, 3)
+    thread.join()
+    signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err == ""
+
+
+def test_commands_can_be_pasted_and_help_names_the_command(tmp_path, capsys):
+    run = replace(planned(1)[0], folder=tmp_path / "a folder")
+    assert reproduce.train_and_test(SimpleNamespace(call=lambda command, output: 0 if output is None else 1), run) == 1
+    train, test = capsys.readouterr().out.splitlines()
+    assert f"--output '{run.folder}'" in train
+    assert f"--output '{run.folder / 'test'}'" in test and test.endswith(f" > '{run.folder / 'test.txt'}'")
+    with pytest.raises(SystemExit):
+        measure.main(["--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m engine.measure ")
+
+
 def test_the_codes_of_children_and_what_they_print(tmp_path):
     with Children() as children:
         for code, ours in ((0, 0), (1, 1), (2, 2), (3, 3)):
@@ -163,6 +196,16 @@ def test_the_codes_of_children_and_what_they_print(tmp_path):
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN                    # as nohup wants it
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_the_plan_says_beforehand_what_the_table_will_be():
+    """None of the folders exists, so that every run has a time to wait for."""
+    def note(*overrides):
+        runs = planned(1, *overrides)
+        return reproduce.plan_table(1, runs, {run.file: 1.0 for run in runs}).text()
+
+    assert "Mechanism only" not in note()
+    assert '"Mechanism only"' in note("train.epochs=2") and "the settings train.epochs=2." in note("train.epochs=2")
 
 
 def test_durations_have_the_unit_that_suits():
@@ -208,10 +251,34 @@ def test_a_dry_run_prints_what_is_left_and_writes_nothing(tiny_set, tmp_path, ca
     before = sorted(tmp_path.rglob("*"))
     assert reproduce.main(command(tiny_set, tmp_path / "out", "--dry-run")) == 0
     lines = capfd.readouterr().out.splitlines()
+    assert "Mechanism only" in "\n".join(lines)
     assert [line.split()[:3] for line in lines[3:5]] == [["YOLO11n", "finished", "in"], ["RS-TinyNet-n", "to", "be"]]
     assert [line.split()[1] for line in lines[-2:]] == ["train.py", "test.py"]
     assert all("ablation_mdca_arb_pfdh" in line for line in lines[-2:])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_with_other_settings_is_refused_before_anything_is_done(tiny_set, tmp_path, capfd):
+    first, second = plan(1, tmp_path / "out", 1, settings(tiny_set))
+    for run in (first, second):
+        run.folder.mkdir(parents=True)
+        (run.folder / "last.pt").touch()
+        (run.folder / "log.jsonl").write_text('{"epoch": 1, "step": 6, "seconds": 100}\n')
+        (run.folder / "manifest.json").write_text(json.dumps({"config": run.config.to_dict()}))
+    arguments = command(tiny_set, tmp_path / "out", "--dry-run")
+    assert reproduce.main([*arguments, "train.max_steps=7", "train.workers=1"]) == 0       # what train.py would go on with
+    for more in ([], ["--only", "ablation_mdca_arb_pfdh"]):
+        with pytest.raises(InputError, match=r"last.pt: .*train.seed \(was 0, now 1\).*another --output") as caught:
+            reproduce.main([*arguments, *more, "train.seed=1"])
+    assert str(second.folder) in str(caught.value)
+    (second.folder / "last.pt").unlink()        # stopped before anything was saved: begins anew
+    assert reproduce.main([*arguments, *more, "train.seed=1"]) == 0
+
+
+def test_only_what_another_try_can_mend_is_said_to_go_on(capsys):
+    for code in (1, 2, 3):
+        assert reproduce.explain("YOLO11m", code) == code
+        assert ("the same command goes on" in capsys.readouterr().out) == (code != 2)
 
 
 @pytest.mark.slow
@@ -229,9 +296,8 @@ def test_the_nine_rows_of_table_3_in_miniature(tiny_set, tmp_path, capfd):
     assert reproduce.main(command(tiny_set, tmp_path / "out")) == 0
     assert "2 of 2 runs finished" in (tmp_path / "out/table1.txt").read_text()
     # Other settings would make it another run.
-    assert reproduce.main([*command(tiny_set, tmp_path / "out", "--only", "yolo11m"), "train.lr=0.1"]) == 2
-    printed = capfd.readouterr()
-    assert "train.lr (was 0.01, now 0.1)" in printed.err and "ended with exit code 2" in printed.out
+    with pytest.raises(InputError, match="train.lr .was 0.01, now 0.1."):
+        reproduce.main([*command(tiny_set, tmp_path / "out", "--only", "yolo11m"), "train.lr=0.1"])
 
 
 @pytest.mark.slow

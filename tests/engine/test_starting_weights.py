@@ -175,6 +175,12 @@ def test_files_of_other_networks_are_named(tmp_path: Path, tiny_run: object, cap
         ({"model.24.conv.weight": torch.zeros(2)}, "'model.24.conv.weight' is not a weight of a YOLO11 detection model"),
         ({"model.0.conv.weight": torch.zeros(7, 3, 3, 3)}, "its first layer has 7 channels"),
         ({"model.9.cv1.conv.weight": torch.zeros(5, 3, 1, 1)}, "backbone.sppf.cv1.conv.weight is 5 x 3 x 1 x 1 there"),
+        ({"model.0.conv.weight": torch.tensor(0.0)}, "first or last convolution is missing or malformed"),
+        ({"model.23.cv3.0.2.bias": torch.tensor(0.0)}, "first or last convolution is missing or malformed"),
+        ({"model.23.cv3.0.2.bias": torch.zeros(0)}, "first or last convolution is missing or malformed"),
+        ({"a\x1b[31m\nb": torch.zeros(2)}, r"'a\x1b[31m\nb' is not a weight"),
+        ({"model.23.\x1b": torch.zeros(2)}, r"head.\x1b is 2 there"),
+        ({"format": torch.ones(3)}, "'format' is not a weight"),
         ({"model.10.cv1.bn.bias": torch.full((256,), torch.nan)}, "not finite, first in backbone.attention.cv1.bn.bias"),
         ({"optimizer": {}}, "holds no weights"),
     ):
@@ -232,6 +238,14 @@ def test_damaged_files_are_named(tmp_path: Path, tiny_run: object, capsys: pytes
              "compressed": "is compressed", "big": "byte order"}
     line = refused(capsys, tiny_run, path)
     assert words.get(damage, "not a file that torch.save wrote") in line
+
+
+@pytest.mark.parametrize("content", [{}, {"weights": {}}, {"weights": [1]}, {"weights": {"a": torch.zeros(2)}},
+                                     {"weights": {"a": torch.zeros(2)}, "model_config": {"scale": ["n"]}}])
+def test_a_checkpoint_of_ours_tells_its_scale_and_holds_weights(tmp_path: Path, content: dict) -> None:
+    torch.save({"format": 1, **content}, tmp_path / "best.pt")
+    with pytest.raises(InputError, match="best.pt: (holds no weights|does not tell its network's scale)"):
+        read_starting_weights(tmp_path / "best.pt", ModelConfig("n"))
 
 
 def test_modules_inside_themselves_end(tmp_path: Path) -> None:

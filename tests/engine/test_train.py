@@ -178,7 +178,9 @@ def test_weights_of_another_run_are_taken_as_far_as_they_fit(tiny_run: object, c
     assert tiny_run.train("second", "--weights", weights, "--resume", "train.max_steps=2", *still) == 0
     manifests = [json.loads((tiny_run.folder / name / "manifest.json").read_text()) for name in ("first", "second")]
     assert [manifest["started_from"] for manifest in manifests] == ["scratch", f"{weights}: of train.py"]      # resumed, too
-    assert tiny_run.train("wider", "--weights", weights, "train.max_steps=1", "model.scale=s") == 0     # nothing much fits
+    with pytest.raises(InputError, match="first/best.pt: holds a network of scale n, but model.scale is s"):
+        tiny_run.train("wider", "--weights", weights, "train.max_steps=1", "model.scale=s")
+    assert not (tiny_run.folder / "wider").exists()
 
 
 def test_batches_without_any_object_train(tiny_run: object) -> None:
