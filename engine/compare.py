@@ -123,6 +123,7 @@ def _from_files(ground_truth: Path, folder: Path) -> Images:
 def _from_split(path: Path, split: str, overrides: list[str]) -> Images:
     """Of a checkpoint's data set."""
     content = checkpoint.load(path)
+    checkpoint.describe(content, path)
     config = configs.from_dict(content["config"], str(path), overrides)
     names = tuple(content["class_names"])
     source = open_split(config, split, names, training=False)
