@@ -87,8 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     report.command("Tests", "-m", "pytest", "-m", "gpu", "-rs")
     report.command("Scenes", "-m", "data.synthetic", "--output", str(scenes), *([] if gpu else ["--train", "16"]))
-    settings = [f"data.root={scenes}", "data.cache=ram", "train.amp=bf16", "train.lr=0.01", "train.clip_norm=50",
-                "model.mdca=true", "model.arb=true", "model.pfdh=true"]
+    settings = [f"data.root={scenes}", "data.cache=ram", "train.amp=bf16"]
     short = ["train.epochs=40", "train.workers=8"] if gpu else ["train.epochs=1", "train.image_size=64", "train.amp=off"]
     report.command("Training", "train.py", "--config", "configs/demo.toml", "--output", str(training), *settings, *short)
     report.command("Test", "test.py", "--checkpoint", str(training / "best.pt"), "--split", "test", "--output",
