@@ -7,7 +7,7 @@ kind, wherever it is met. Any other exception is a bug of ours and keeps its tra
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class InputError(Exception):
@@ -21,6 +21,11 @@ class MachineError(Exception):
 def printable(text: str) -> str:
     """What a file says, for a terminal: one line of at most 200 characters, without control codes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:200])
+
+
+def listed(names: Sequence[object]) -> str:
+    """The first eight of many names, and how many more there are."""
+    return ", ".join(map(str, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -160,13 +160,9 @@ def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:
     """
     content = load(path)
     weights = {k: v for k, v in weights_of(content, path).items() if not k.startswith("auxiliary_head.")}
-    network = describe(content, path)
-    with torch.device("meta"):
-        expected = build_model(network)
-    expected.auxiliary_head = None
-    check_fits(expected.state_dict(), weights, path)
-    model = build_model(network)
+    model = build_model(describe(content, path))
     model.auxiliary_head = None
+    check_fits(model.state_dict(), weights, path)
     model.load_state_dict(weights)
     return model.deploy(), content
 

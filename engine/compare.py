@@ -35,7 +35,7 @@ from engine.log import make_folder
 from engine.places import check_targets
 from engine.predictor import picture_names
 from engine.sheet import drawable_names
-from errors import InputError, run
+from errors import InputError, listed, run
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays, read_detections, read_ground_truth_arrays
 from eval.tables import Table
 from eval.wording import row_name
@@ -151,15 +151,11 @@ def _open_detector(path: Path, truth: GroundTruthArrays, conf: float, overrides:
 
 def _tell_differences(path: Path, own: list[str], others: list[str]) -> None:
     """Print the classes that a checkpoint and the truth do not share, as no count tells that names were spelt differently."""
-    lacking, extra = (_listed([name for name in one if name not in other]) for one, other in ((others, own), (own, others)))
+    lacking, extra = (listed([name for name in one if name not in other]) for one, other in ((others, own), (own, others)))
     if lacking:
         print(f"{path}: does not know {lacking}; their objects count as missed")
     if extra:
         print(f"{path}: knows {extra} too, which the ground truth does not name; these detections are left out")
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _detect(detector: Detector, images: Images, chosen: list[int] | None) -> DetectionArrays:

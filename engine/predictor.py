@@ -29,11 +29,10 @@ from engine.places import check_targets
 from engine.postprocess import Detections
 from engine.scenes import detect_tiled
 from engine.tiles import Tiling
-from errors import InputError
+from errors import InputError, listed
 from models import RSTinyNet
 
 PREFIX = ".pictures."       # of the folder where pictures wait until all are there
-SHOWN = 8                   # images that a message names
 
 
 def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling: Tiling | None = None) -> int:
@@ -178,8 +177,7 @@ def _in_one_line(broken: list[tuple[Path, InputError]]) -> str:
     (_, first), *others = broken
     if not others:
         return str(first)
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    return f"{first} Nor can be used: {', '.join(str(path) for path, _ in others[:SHOWN])}{more}."
+    return f"{first} Nor can be used: {listed([path for path, _ in others])}."
 
 
 def detect_scene(
