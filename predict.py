@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.predictor import predict
 from engine.tiles import tiling
-from errors import run
+from errors import InputError, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
                         "than the size of an object, so that one tile shows it whole")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from the checkpoint")
     options = parser.parse_intermixed_args(arguments)
+    for other in options.overrides:
+        if "=" not in other:                # a shell has made a list of --source *.jpg
+            raise InputError(f"{other}: --source takes one image or a folder. Name the folder, or a folder with these images.")
     conf = [f"eval.conf={options.conf}"] if options.conf is not None else []
     return predict(options.checkpoint, options.source, options.output, ["eval.conf=0.25", *options.overrides, *conf],
                    tiling(options.tile, options.overlap))

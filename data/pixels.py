@@ -9,6 +9,7 @@ from errors import InputError
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")       # of the files that are taken for images
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEADER = 1 << 16                            # bytes in which a header is looked for
+DARK = 32                                   # of 255; 13 of 16 bits reach 31, and satellites have 11 or 12
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}      # JPEG markers that begin a frame, which holds the size
 
 # It would print a line for each of a GeoTIFF's tags; of damage InputError tells.
@@ -39,6 +40,11 @@ def read_image(path: str | Path) -> np.ndarray:
         raise InputError(f"{path}: cannot be decoded as an image, or is cut short. Replace the file"
                          f"{bands if content.startswith(TIFF) else ''}.")
     return image
+
+
+def is_nearly_black(image: np.ndarray) -> bool:
+    """Whether no pixel (H, W, 3) uint8 is brighter than 16 bits leave it of which a satellite uses 11 or 12."""
+    return bool(image.max() < DARK)
 
 
 def check_beginning(path: Path) -> None:

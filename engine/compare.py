@@ -4,6 +4,7 @@ Files of any tool:   python -m engine.compare --ground-truth gt.json --images DI
 Checkpoints:         python -m engine.compare --checkpoint runs/a/best.pt runs/b/best.pt --split test data.root=DIR
 Both, with names:    python -m engine.compare ... --detections a.json --checkpoint b.pt --names YOLO11m RS-TinyNet
 Certain images:      python -m engine.compare ... --only P0770.png P0075.png
+Large images:        python -m engine.compare --checkpoint a.pt b.pt --tile 800 --overlap 200 data.root=DIR
 
 Two pictures of each image go into --output: outcomes/ shows hits, misses and false alarms in three colours, classes/ the
 objects and the detections in the colours of their classes. Below each view, places where the tools differ most are
@@ -26,15 +27,16 @@ from engine import checkpoint
 from engine import config as configs
 from engine.comparison import Verdict, count, difference, judge, outcome, regions
 from engine.comparison_sheet import classes, outcomes
-from engine.datasets import open_split, read_truth, test_loader
+from engine.datasets import open_split, read_truth
 from engine.distributed import Ranks
 from engine.drawing import write_picture
-from engine.evaluator import predict_all
 from engine.failures import in_one_line
 from engine.log import make_folder
 from engine.places import check_targets
 from engine.predictor import picture_names
+from engine.scenes import predict_source
 from engine.sheet import drawable_names
+from engine.tiles import Tiling, tiling
 from errors import InputError, listed, run
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays, read_detections, read_ground_truth_arrays
 from eval.tables import Table
@@ -158,14 +160,13 @@ def _tell_differences(path: Path, own: list[str], others: list[str]) -> None:
         print(f"{path}: knows {extra} too, which the ground truth does not name; these detections are left out")
 
 
-def _detect(detector: Detector, images: Images, chosen: list[int] | None) -> DetectionArrays:
+def _detect(detector: Detector, images: Images, chosen: list[int] | None, tiling: Tiling | None) -> DetectionArrays:
     """Its detections, on all images or some, with the category ids of the truth."""
     config = detector.config
     ranks = Ranks(config.train.device)
-    with in_one_line(config, training=False):
-        loader = test_loader(config, images.source, ranks, chosen)
-        found = predict_all(detector.model.to(ranks.device), loader, config.eval, ranks, detector.category_ids,
-                            label=detector.label)
+    with in_one_line(config, training=False, side=tiling.tile if tiling else None):
+        found = predict_source(detector.model, images.source, config, ranks, detector.category_ids, tiling, chosen,
+                               detector.label)
     known = np.isin(found.detections.category_ids, images.truth.category_ids)
     return DetectionArrays(*(part[known] for part in vars(found.detections).values()))
 
@@ -212,6 +213,9 @@ def main(arguments: list[str] | None = None) -> int:
                         help="best.pt or last.pt that train.py wrote; detects on the images that are named, or on all")
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="of the tools: files first, then checkpoints")
     parser.add_argument("--conf", type=float, default=0.25, help="lowest score that counts (default: 0.25)")
+    parser.add_argument("--tile", type=int, metavar="PX", help="checkpoints see larger images in tiles of this side, at their "
+                        "own scale, as predict.py and test.py do")
+    parser.add_argument("--overlap", type=int, metavar="PX", help="of neighbouring tiles (default: a quarter of --tile)")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--number", type=int, default=4, help="how many images to draw (default: 4)")
     choice.add_argument("--only", nargs="+", default=[], metavar="NAME", help="which images to draw, by file name")
@@ -221,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     _take_out_overrides(options)
     _check(options)
+    cut = tiling(options.tile, options.overlap)
 
     names = _named([*options.detections, *options.checkpoint], options.names)
     if options.ground_truth:
@@ -232,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     detectors = [_open_detector(path, images.truth, options.conf, options.overrides) for path in options.checkpoint]
     found = [read_detections(path, images.truth) for path in options.detections]
     _make_places(options.output, images, chosen)
-    found += [_detect(detector, images, chosen) for detector in detectors]
+    found += [_detect(detector, images, chosen, cut) for detector in detectors]
     return compare(images, list(zip(names, found, strict=True)), chosen, options.number, options.conf, options.output)
 
 
@@ -265,6 +270,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("engine.compare: name what to compare: --detections FILE ... or --checkpoint FILE ...")
     if options.overrides and not options.checkpoint:
         raise InputError(f"'{options.overrides[0]}': belongs to a checkpoint, and none is named.")
+    if options.tile and not options.checkpoint:
+        raise InputError("--tile: is how a checkpoint sees large images, and none is named. Leave it out.")
     if options.ground_truth and options.split:
         raise InputError("--split: belongs to a checkpoint's own data set. Leave it out, or --ground-truth.")
     if bool(options.ground_truth) != bool(options.images):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data import Batch, Targets
 from data.batch import ImageMeta
-from data.pixels import ENDINGS, check_beginning, read_image
+from data.pixels import ENDINGS, check_beginning, is_nearly_black, read_image
 from data.raster import Georeference, Scene, open_scene, rasterio_or_none, read_georeference
 from data.transforms import letterbox
 from engine import checkpoint, geojson
@@ -33,6 +33,7 @@ from errors import InputError, listed
 from models import RSTinyNet
 
 PREFIX = ".pictures."       # of the folder where pictures wait until all are there
+THUMBNAIL = 256             # pixels; enough to tell a black image
 
 
 def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling: Tiling | None = None) -> int:
@@ -69,6 +70,8 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
                 with open_scene(file) if tiling else Scene(read_image(file)) as scene:
                     found, over = detect_scene(model, scene, config, device, tiling, bar)
                     picture = draw_scene(scene, *found, results.names)
+                    results.dark += not len(found[0]) and is_nearly_black(scene.reduced(
+                        min(scene.width, THUMBNAIL), min(scene.height, THUMBNAIL)))
             except InputError as error:         # the work of hours on the others is worth having
                 broken.append((file, error))
                 continue
@@ -102,6 +105,7 @@ class Results:
         self.annotations: list[dict] = []
         self.on_map: list[str] | None = None    # features; None: no image lies somewhere on earth
         self.misplaced = 0                      # objects that are nowhere on earth
+        self.dark = 0                           # images that are nearly black, and show nothing
         self.capped = 0                         # images or tiles with more than eval.max_det detections
 
     def add(self, number: int, name: str, size: tuple[int, int], place: Georeference | None,
@@ -166,6 +170,10 @@ def _tell(results: Results, written: list[Path], output: Path, config: configs.C
     if results.capped:
         print(f"{results.capped} {'tile' if tiling else 'image'}(s) had more than eval.max_det={config.eval.max_det} "
               "detections; the weakest were left out")
+    if results.dark:
+        print(f"{results.dark} image(s) show no object and are nearly black, as a satellite's 11 or 12 bits are in files of 16 "
+              "bits, of which the upper 8 are read: make 8 bits of them that span the range in use, as by gdal_translate -ot "
+              "Byte -scale")
     if results.misplaced:
         print(f"{results.misplaced} object(s) are not in detections.geojson: their coordinates are no place on earth")
     if rasterio_or_none() is None and any(file.suffix.lower() in (".tif", ".tiff") for file in files):

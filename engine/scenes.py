@@ -1,5 +1,5 @@
 """Detect on images that are larger than what the network sees at once, tile by tile."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,9 +12,10 @@ from data.batch import ImageMeta
 from data.raster import Scene
 from data.source import Source
 from data.transforms import GREY, split_rgb
-from engine.config import EvalConfig
+from engine.config import Config, EvalConfig
+from engine.datasets import test_loader
 from engine.distributed import Ranks
-from engine.evaluator import ImageDetections, detect
+from engine.evaluator import ImageDetections, Predictions, detect, predict_all
 from engine.postprocess import Detections
 from engine.tiles import Grid, Tiling, merge
 
@@ -69,8 +70,29 @@ def _join(tiles: list[tuple[int, int, int, np.ndarray]], grid: Grid) -> Batch:
     return Batch(torch.from_numpy(np.stack([planes for *_, planes in tiles])), Targets.none(), meta)
 
 
+def predict_source(
+    model: nn.Module, source: Source, config: Config, ranks: Ranks, category_ids: tuple[int, ...], tiling: Tiling | None,
+    chosen: Sequence[int] | None = None, label: str = "test",
+) -> Predictions | None:
+    """Detections of a data set or of some of its images; on rank 0, None elsewhere.
+
+    Args:
+        model: is moved to the ranks' device.
+        category_ids: of each label.
+        tiling: how larger images are cut; None: all are fitted to train.image_size.
+        chosen: images of the source; None: all.
+        label: what to call the progress bar.
+    """
+    chosen = range(len(source)) if chosen is None else chosen
+    model.to(ranks.device)
+    large = [k for k in chosen if tiling and tiling.cuts(source.images[k].width, source.images[k].height)]
+    loader = test_loader(config, source, ranks, sorted(set(chosen) - set(large)))
+    more = detect_large(model, source, large, tiling, config.eval, ranks, label) if large else ()
+    return predict_all(model, loader, config.eval, ranks, category_ids, label, more=more)
+
+
 def detect_large(
-    model: nn.Module, source: Source, chosen: list[int], tiling: Tiling, config: EvalConfig, ranks: Ranks
+    model: nn.Module, source: Source, chosen: list[int], tiling: Tiling, config: EvalConfig, ranks: Ranks, label: str
 ) -> Iterator[ImageDetections]:
     """Detections of this rank's share of a data set's large images.
 
@@ -80,7 +102,7 @@ def detect_large(
     """
     counts = {k: len(tiling.grid(source.images[k].width, source.images[k].height)) for k in chosen}
     mine = sorted(chosen, key=lambda k: -counts[k])[ranks.rank :: ranks.world_size]         # so that all have as much to do
-    with tqdm(total=sum(counts[k] for k in mine), desc="test", unit="tile", leave=False,
+    with tqdm(total=sum(counts[k] for k in mine), desc=label, unit="tile", leave=False,
               disable=None if ranks.is_main else True) as bar:
         for k in mine:
             with source.scene(k) as scene:

@@ -7,13 +7,12 @@ import torch
 from engine import checkpoint
 from engine import config as configs
 from engine.charts import draw_charts
-from engine.datasets import is_voc, open_split, read_truth, split_file, test_loader
+from engine.datasets import is_voc, open_split, read_truth, split_file
 from engine.distributed import Ranks
 from engine.drawing import write_picture
-from engine.evaluator import predict_all
 from engine.failures import in_one_line
 from engine.log import make_folder, write_json
-from engine.scenes import detect_large
+from engine.scenes import predict_source
 from engine.tiles import Tiling
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
@@ -48,11 +47,7 @@ def test_checkpoint(
             truth = read_truth(config, split, class_names)      # now, not after hours of detecting
             print(f"{path}: {source.summary()}")
         with in_one_line(config, ranks.world_size, training=False, side=tiling.tile if tiling else None):
-            model.to(ranks.device)
-            large = [k for k, image in enumerate(source.images) if tiling and tiling.cuts(image.width, image.height)]
-            loader = test_loader(config, source, ranks, sorted(set(range(len(source))) - set(large)))
-            more = detect_large(model, source, large, tiling, config.eval, ranks) if large else ()
-            found = predict_all(model, loader, config.eval, ranks, source.category_ids, more=more)
+            found = predict_source(model, source, config, ranks, source.category_ids, tiling)
         if found is None:
             return 0
         write_detections(output / "detections.json", found.detections)

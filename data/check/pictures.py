@@ -13,10 +13,9 @@ from typing import NamedTuple, TypeVar
 import cv2
 from tqdm import tqdm
 
-from data.pixels import image_size, read_image
+from data.pixels import image_size, is_nearly_black, read_image
 from errors import InputError
 
-DARK = 32                   # of 255; 13 of 16 bits reach 31, and satellites have 11 or 12
 WORTH_A_PROCESS = 64        # images; a process takes seconds to start
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ def _look(path: str, fast: bool) -> Look:
         return Look(width, height, blank=True)
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     digest.update(image)
-    return Look(width, height, digest.hexdigest(), dark=bool(image.max() < DARK))
+    return Look(width, height, digest.hexdigest(), dark=is_nearly_black(image))
 
 
 def _bytes_digest(path: str) -> str:

@@ -173,7 +173,8 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
     images = ["--checkpoint", best, "--source", str(trained.data.images), "--output", str(tmp_path / "out")]
     for flags, words in ((["--conf", "2"], "eval.conf"), (["--tile", "31"], "--tile: 31"), (["--overlap", "9"], "--tile"),
                          (["--tile", "64", "--overlap", "64"], "--overlap: 64 is outside 0..63"),
-                         (["--tile", "64", "--overlap", "-1"], "--overlap: -1")):
+                         (["--tile", "64", "--overlap", "-1"], "--overlap: -1"),
+                         (["b.png", "eval.conf=0.5"], "b.png: --source takes one image or a folder")):
         assert words in fail(capsys, predict.main, [*images, *flags])
     assert broken.name in fail(capsys, predict.main, ["--checkpoint", best, "--source", str(broken), "--tile", "64", "--output",
                                                       str(tmp_path / "out")])
@@ -343,7 +344,7 @@ def test_places_of_a_comparison_are_looked_at_before_the_work(
     taken = tmp_path / "out" / place
     taken.parent.mkdir(parents=True)
     taken.mkdir() if is_folder else taken.write_text("mine")
-    monkeypatch.setattr(compare, "predict_all", None)               # no detection begins
+    monkeypatch.setattr(compare, "predict_source", None)               # no detection begins
     for chosen in ([], ["--only", "011.png"]):
         line = fail(capsys, compare.main, ["--checkpoint", str(trained.folder / "run/best.pt"), *chosen, "--output",
                                            str(tmp_path / "out")])

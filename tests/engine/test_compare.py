@@ -273,6 +273,21 @@ def test_a_checkpoint_counts_as_the_file_of_its_detections_does(trained, tmp_pat
             assert sum(map(sum, printed.values())) > 0
 
 
+def test_a_checkpoint_sees_large_images_in_tiles_as_in_test(trained, tmp_path, capsys):
+    best, tiles = str(trained.folder / "run/best.pt"), ["--tile", "64", "--overlap", "16"]      # of images of 96 x 64
+    assert test_script.main(["--checkpoint", best, "--output", str(tmp_path / "test"), *tiles, "eval.conf=0.001"]) == 0
+    arguments = ["--detections", str(tmp_path / "test/detections.json"), "--checkpoint", best, "--names", "file", "model",
+                 "--conf", "0.001", "--output", str(tmp_path / "out"), "train.workers=0"]
+    capsys.readouterr()
+    for chosen, lines in ((["--number", "2"], 6), (["--only", "003.png", "004.png"], 4)):
+        assert main([*arguments, *chosen, *tiles]) == 0
+        cut = rows(capsys.readouterr().out)
+        assert len(cut) == lines and all(cut[image, tool] == cut[image, "file"] for image, tool in cut)
+        assert main([*arguments, *chosen]) == 0
+        whole = rows(capsys.readouterr().out)
+        assert chosen[0] == "--only" or whole["all", "model"] != whole["all", "file"]
+
+
 def test_a_voc_list_serves_as_the_split_of_a_checkpoint(trained, tiny_voc, tmp_path, capsys):
     settings = [f"data.root={tiny_voc.root}", "data.test=ImageSets/Main/test.txt", "data.images=JPEGImages"]
     arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), *settings, "--names", "run", "--output",
@@ -298,7 +313,7 @@ def test_all_checkpoints_are_looked_at_before_the_first_detects(trained, tmp_pat
     if wrong == "classes":
         content = checkpoint.load(best)
         checkpoint.save(other, {**content, "class_names": ["x", "y", "z"]})
-    monkeypatch.setattr(compare, "predict_all", None)               # no detection begins
+    monkeypatch.setattr(compare, "predict_source", None)               # no detection begins
     with pytest.raises(InputError, match=f"{wrong}.pt: "):
         main(["--checkpoint", str(best), str(other), "--split", "test", "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
@@ -308,7 +323,7 @@ def test_a_gpu_without_memory_is_one_line(trained, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
-    monkeypatch.setattr(compare, "predict_all", fail)
+    monkeypatch.setattr(compare, "predict_source", fail)
     with pytest.raises(InputError, match="^eval.batch_size: .* images of 64 px do not fit"):
         main(["--checkpoint", str(trained.folder / "run/best.pt"), "--output", str(tmp_path / "out")])
 

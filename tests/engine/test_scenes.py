@@ -217,7 +217,7 @@ def test_ranks_share_the_large_images(trained: object) -> None:
         each = {}
         for rank in range(world_size):
             ranks = SimpleNamespace(rank=rank, world_size=world_size, device=torch.device("cpu"), is_main=rank == 0)
-            for image in detect_large(model, source, list(range(1, 12)), Tiling(64, 16), EvalConfig(), ranks):
+            for image in detect_large(model, source, list(range(1, 12)), Tiling(64, 16), EvalConfig(), ranks, "test"):
                 assert image.image_id not in each
                 each[image.image_id] = len(image.boxes), image.boxes.sum(), image.is_capped
         return each

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 import predict
@@ -109,6 +110,22 @@ def test_predict_takes_one_image(trained: object, tmp_path: Path) -> None:
     arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images / "003.png")]
     assert predict.main([*arguments, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "pictures/003.png").exists()
+
+
+@pytest.mark.parametrize("tiles", [[], ["--tile", "64"]])
+def test_images_of_twelve_bits_in_sixteen_are_told(
+    trained: object, tmp_path: Path, capsys: pytest.CaptureFixture, tiles: list[str]
+) -> None:
+    """Their upper eight bits are nearly black. Nothing is found in it, and nothing would tell why."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name, brightest in (("a.png", 4096), ("b.tif", 4096), ("c.png", 65536)):
+        cv2.imwrite(str(tmp_path / "in" / name), rng.integers(0, brightest, (70, 90, 3), dtype=np.uint16))
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(tmp_path / "in"), *tiles]
+    assert predict.main([*arguments, "--output", str(tmp_path / "out"), "--conf", "0.99"]) == 0
+    assert "2 image(s) show no object and are nearly black" in capsys.readouterr().out
+    assert predict.main([*arguments, "--output", str(tmp_path / "out"), "--conf", "0"]) == 0
+    assert "nearly black" not in capsys.readouterr().out
 
 
 def test_pictures_of_one_name_and_two_formats_are_both_kept(trained: object, tmp_path: Path) -> None:
