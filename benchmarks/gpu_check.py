@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         report.command(f"Step, {name}", "-m", "benchmarks.step", *size, "--rows", name, *peer)
     report.command("Assigner", "-m", "benchmarks.assigner", "--objects", "500", "1500", *peer,
                    *([] if gpu else ["--batch", "1"]))
-    report.command("Scenes of 800 px", "-m", "data.synthetic", "--output", str(large), "--size", "800" if gpu else "64",
+    report.command("Scenes of 800 px", "-m", "data.synthetic", "--output", str(large), "--size", "800" if gpu else "320",
                    "--train", "1024" if gpu else "16", "--val", "1", "--test", "1")
     report.command("Epoch", "-m", "benchmarks.epoch", "--config", "configs/demo.toml", f"data.root={large}", "data.cache=disk",
                    *short, *(["model.scale=m", "train.image_size=800", f"train.batch_size={images}",
