@@ -49,7 +49,7 @@ class TrainConfig:
     nominal_batch: int = 64             # gradients are accumulated until this many images were seen
     image_size: int = 800               # pixels, a multiple of 32
     lr: float = 0.01
-    final_lr: float = 0.01              # the last epoch's rate, as a share of lr
+    final_lr: float = 0.01              # share of lr that the rate falls to, one step short of it in the last epoch
     momentum: float = 0.937
     weight_decay: float = 5e-4
     warmup_epochs: float = 3.0

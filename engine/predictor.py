@@ -189,15 +189,20 @@ def _in_one_line(broken: list[tuple[Path, InputError]]) -> str:
 
 
 def detect_scene(
-    model: RSTinyNet, scene: Scene, config: configs.Config, device: torch.device, tiling: Tiling | None, bar: tqdm
+    model: RSTinyNet, scene: Scene, config: configs.Config, device: torch.device, tiling: Tiling | None = None,
+    bar: tqdm | None = None,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
     """Boxes (n, 4) xyxy in the scene's pixels, scores (n,), labels (n,); and how many tiles reached the cap.
 
     A scene that is no larger than a tile is one tile, and fitted to train.image_size as without tiling.
 
     Args:
+        model: in evaluation mode, on the device.
+        tiling: how a larger scene is cut; None: it is fitted to train.image_size as a whole.
         bar: to which the tiles are added.
     """
+    bar = tqdm(total=0, disable=True) if bar is None else bar
+
     def look(batch: Batch) -> tuple[list[Detections], int]:
         return detect(model, batch.to(device), config.eval)
 

@@ -27,7 +27,7 @@ class LossConfig:
     box: float = 7.5
     cls: float = 0.5
     dfl: float = 1.5
-    auxiliary_weight: float = 0.25
+    auxiliary_weight: float = 0.25      # of all three terms of ARB's auxiliary head
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -39,10 +39,10 @@ class LossConfig:
 class AssignerConfig:
     """Task-aligned assignment; see TaskAlignedAssigner."""
 
-    topk: int = 10
-    alpha: float = 0.5
-    beta: float = 6.0
-    min_box_side: float = 0.0
+    topk: int = 10              # cells that learn an object, at most
+    alpha: float = 0.5          # power of the score
+    beta: float = 6.0           # power of the overlap
+    min_box_side: float = 0.0   # pixels: shorter sides offer the cells of a side of this length
 
     def __post_init__(self):
         if self.topk < 1:

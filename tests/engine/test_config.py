@@ -1,4 +1,5 @@
 """Configuration: what a file, its bases and the command line say is what a run gets, and nothing else is accepted."""
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -186,3 +187,25 @@ def test_a_config_that_is_not_there_gets_a_remedy_where_none_is_near(tmp_path: P
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^nowhere.toml: no such config. Name a TOML file\.$"):
         configs.load("nowhere.toml")
+
+
+def test_the_list_of_settings_has_every_key_and_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (?:`(.*?)`)? \|(.*)\|$", (ROOT / "docs/settings.md").read_text(), re.M)
+    plain = {name: dict(values) for name, values in configs.Config().to_dict().items()}
+    del plain["model"]["num_classes"]                   # no key: the data set decides
+    listed = {section: {} for section in plain}
+    for section, name, text, meaning in rows:
+        listed[section][name] = tomllib.loads(f"x = {text}")["x"] if text else None
+        assert meaning.strip() or name == "epochs", name
+    assert listed == plain
+
+
+def test_what_a_config_says_of_its_parameters_is_true() -> None:
+    said = 0
+    for path in FILES:
+        for count in re.findall(r"([\d,]+) parameters", (ROOT / path).read_text().partition("\n[")[0]):
+            model = replace(configs.load(ROOT / path).model, num_classes=20 if "dior" in path else 8)
+            with torch.device("meta"):
+                assert f"{build_model(model).reported_parameters():,}" == count, path
+            said += 1
+    assert said > 20
