@@ -54,9 +54,10 @@ def _read_json(path: Path, key: str) -> object:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(
-            f"{key}: {path} does not exist. Set data.root to the data set's folder and {key} to a file in it."
-        ) from None
+        remedy = "Name a COCO JSON file."
+        if key.startswith("data."):
+            remedy = f"Set data.root to the data set's folder and {key} to a file in it."
+        raise InputError(f"{key}: {path} does not exist. {remedy}") from None
     except IsADirectoryError:
         raise InputError(f"{key}: {path} is a folder. Name a COCO JSON file.") from None
     except json.JSONDecodeError as error:

@@ -32,8 +32,8 @@ def read_image(path: str | Path) -> np.ndarray:
     except cv2.error as error:
         if "MAX_IMAGE" in error.err or error.code == cv2.Error.STS_NO_MEM:
             limit = "has more pixels than OpenCV takes, 2^30" if "MAX_IMAGE" in error.err else "does not fit into memory"
-            raise InputError(f"{path}: {limit}. Cut it up; predict.py and test.py read it in parts with --tile where rasterio "
-                             "is installed (pip install rasterio).") from None
+            raise InputError(f"{path}: {limit}. predict.py and test.py read it in parts with --tile, and python -m data.cut "
+                             "cuts it up, where rasterio is installed (pip install rasterio).") from None
         raise InputError(f"{path}: cannot be decoded as an image ({error.err}). Replace the file.") from None
     if image is None:
         bands = ", or make three bands of 8 bits of it, as by gdal_translate -ot Byte -scale -b 3 -b 2 -b 1"

@@ -137,10 +137,11 @@ def files_below(folder: Path, key: str) -> list[str]:
     """Paths of all files in a folder and its subfolders: one scan instead of a look at each file.
 
     Args:
-        key: the configuration key that named the folder, for messages.
+        key: the configuration key or the option that named the folder, for messages.
     """
     if not folder.is_dir():
-        raise InputError(f"{key}: {folder} is not a folder. Name a folder, relative to data.root.")
+        relative = ", relative to data.root" if key.startswith("data.") else ""
+        raise InputError(f"{key}: {folder} is not a folder. Name a folder{relative}.")
     walk = os.walk(folder, followlinks=True)
     files = [os.path.normpath(os.path.join(base, name)) for base, _, names in walk for name in names]
     if not files:

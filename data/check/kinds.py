@@ -74,7 +74,7 @@ KINDS = {
         "Convert them to 8 bits that span the range in use."),
     "image_shrunk": Kind(
         "note", "images larger than train.image_size", "They are scaled down, and tiny objects get tinier.",
-        "Set train.image_size to their longer side, or cut them into tiles."),
+        "Set train.image_size to their longer side, or cut them into tiles: python -m data.cut."),
     "image_empty": Kind("note", "images without an object", "Background to learn from, which is fine.",
                         "Look at some: they may have lost their annotations."),
     # boxes
