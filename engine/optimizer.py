@@ -31,8 +31,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig, accumulate: int) -> t
         {"params": norms, "weight_decay": 0.0, "name": "norms"},
         {"params": biases, "weight_decay": 0.0, "name": "biases"},
     ]
+    # One kernel for all, on GPUs. A CPU's takes a gradient in another memory format than its weight's for one in the same, and
+    # says nothing (torch 2.14).
     return torch.optim.SGD(
-        [g for g in groups if g["params"]], lr=config.lr, momentum=config.momentum, nesterov=True, fused=True
+        [g for g in groups if g["params"]], lr=config.lr, momentum=config.momentum, nesterov=True, fused=weights[0].is_cuda
     )
 
 

@@ -107,6 +107,8 @@ def restore(trainer: "Trainer", saved: dict, path: Path) -> None:
     trainer.ema.model.load_state_dict(saved["ema"])
     trainer.ema.updates = saved["ema_updates"]
     trainer.optimizer.load_state_dict(saved["optimizer"])
+    for group in trainer.optimizer.param_groups:        # the checkpoint's may be another device's
+        group["fused"] = trainer.ranks.device.type == "cuda"
     trainer.scaler.load_state_dict(saved["scaler"])
     trainer.position = Position(**saved["position"])
     trainer.seconds = saved.get("seconds", 0.0)
