@@ -17,7 +17,7 @@ from torch import Tensor
 
 from errors import InputError
 from losses.assigner import Assignment, Targets, TaskAlignedAssigner
-from losses.boxes import complete_iou, distances_to_sides
+from losses.boxes import complete_iou, distances_to_sides, wasserstein_similarity
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class LossConfig:
     cls: float = 0.5
     dfl: float = 1.5
     auxiliary_weight: float = 0.25
+    nwd: float = 0.0            # share of the Wasserstein similarity in the box loss; 0: CIoU alone
+    nwd_size: float = 12.8      # its unit, pixels: AI-TOD's mean object
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -43,6 +45,8 @@ class AssignerConfig:
     alpha: float = 0.5
     beta: float = 6.0
     min_box_side: float = 0.0
+    nwd: float = 0.0
+    nwd_size: float = 12.8
 
     def __post_init__(self):
         if self.topk < 1:
@@ -137,7 +141,11 @@ class Criterion:
         truth = targets.boxes[target].to(class_logits.dtype) / stride                               # (K, 4) strides
         distance = logits.softmax(-1) @ bins
         predicted = torch.cat((point - distance[:, :2], point + distance[:, 2:]), 1)
-        box = (weight * (1 - complete_iou(predicted, truth))).sum()
+        similarity = complete_iou(predicted, truth)
+        if self.config.nwd:
+            wasserstein = wasserstein_similarity(predicted * stride, truth * stride, self.config.nwd_size)
+            similarity = torch.lerp(similarity, wasserstein, self.config.nwd)
+        box = (weight * (1 - similarity)).sum()
         dfl = (weight * distribution_focal_loss(logits, distances_to_sides(point, truth))).sum()
         return torch.stack((box, cls, dfl)), assigned
 
