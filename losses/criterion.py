@@ -35,6 +35,7 @@ class LossConfig:
         for name, value in vars(self).items():
             if not value >= 0:
                 raise InputError(f"loss.{name}: {value} is not a weight. Use a number of 0 or more.")
+        _check_nwd("loss", self.nwd, self.nwd_size)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class AssignerConfig:
         for name in ("alpha", "beta", "min_box_side"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"assigner.{name}: {getattr(self, name)} is negative. Use 0 or more.")
+        _check_nwd("assigner", self.nwd, self.nwd_size)
+
+
+def _check_nwd(section: str, share: float, size: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"{section}.nwd: {share} is no share. Use 0 to 1.")
+    if not size > 0:
+        raise InputError(f"{section}.nwd_size: {size} is not above 0. Use the mean side of the objects in pixels.")
 
 
 class HeadOutput(NamedTuple):
