@@ -1,9 +1,10 @@
 """One run of benchmarks/assigner.py: assign one batch with one tool, and print time, peak memory and positives as JSON.
 
-    python benchmarks/assigner_run.py ours|ultralytics BATCH OBJECTS FINEST_STRIDE REPEAT POSITIVES.npy
+    python benchmarks/assigner_run.py ours|ultralytics BATCH OBJECTS FINEST_STRIDE REPEAT cpu|cuda POSITIVES.npy
 
 Needs torch and the tool itself, so that the peer's interpreter can run it.
 """
+import ctypes
 import json
 import sys
 import time
@@ -11,19 +12,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from floor import wait
 
 SIDE, CLASSES = 800, 8
 
 
-def memory(name: str) -> float:
-    """MB: VmRSS, what this process holds; VmHWM, the most since `forget_peak`."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{name}:")[1].split()[0]) / 1024
+class Peak:
+    """The most memory that is held from now on above what is held now: of the GPU, or on a CPU of the process (Linux)."""
 
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+        else:
+            ctypes.CDLL(None).malloc_trim(0)            # what was freed before would be used again, and not seen
+            Path("/proc/self/clear_refs").write_text("5")       # VmHWM starts anew
+            self.before = self._held("VmRSS")
 
-def forget_peak() -> None:
-    """From now on VmHWM starts anew (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
+    def mb(self) -> float:
+        """MB so far."""
+        now = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else self._held("VmHWM")
+        return (now - self.before) / 2**20
+
+    @staticmethod
+    def _held(name: str) -> int:
+        return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) * 1024
 
 
 def inputs(batch: int, objects: int, finest: int) -> tuple[torch.Tensor, ...]:
@@ -75,10 +89,10 @@ def ultralytics(data: tuple[torch.Tensor, ...]) -> object:
     from ultralytics.utils.tal import TaskAlignedAssigner
     scores, boxes, points, strides, truth, labels, image = data
     counts = torch.bincount(image, minlength=len(scores))
-    padded = torch.zeros(len(scores), int(counts.max()), 4)
-    classes = torch.zeros(len(scores), int(counts.max()), 1, dtype=torch.long)
+    padded = truth.new_zeros(len(scores), int(counts.max()), 4)
+    classes = labels.new_zeros(len(scores), int(counts.max()), 1)
     starts = counts.cumsum(0) - counts
-    place = torch.arange(len(image)) - starts[image]
+    place = torch.arange(len(image), device=image.device) - starts[image]
     padded[image, place], classes[image, place, 0] = truth, labels
     levels = strides.unique().int().tolist()
     assigner = TaskAlignedAssigner(topk=10, num_classes=CLASSES, alpha=0.5, beta=6.0, stride=levels)
@@ -93,20 +107,22 @@ def ultralytics(data: tuple[torch.Tensor, ...]) -> object:
 
 
 def main() -> None:
-    tool, batch, objects, finest, repeat, file = sys.argv[1:]
-    data = inputs(int(batch), int(objects), int(finest))
+    tool, batch, objects, finest, repeat, device, file = sys.argv[1:]
+    device = torch.device(device)
+    few, data = (tuple(x.to(device) for x in inputs(*size, int(finest))) for size in ((1, 10), (int(batch), int(objects))))
     make = {"ours": ours, "ultralytics": ultralytics}[tool]
-    make(inputs(1, 10, int(finest)))()          # what the first call alone takes is not the assigner's
-    call = make(data)
-    forget_peak()
-    before, seconds = memory("VmRSS"), []
+    make(few)()                                 # what the first call alone takes is not the assigner's
+    call, seconds = make(data), []
+    peak = Peak(device)
     for _ in range(int(repeat)):
+        wait(device)
         start = time.perf_counter()
         positives = call()
+        wait(device)
         seconds.append(time.perf_counter() - start)
-    positives = positives.numpy()
+    positives = positives.cpu().numpy()
     np.save(file, positives[np.lexsort(positives.T[::-1])])
-    print(json.dumps({"seconds": min(seconds), "mb": memory("VmHWM") - before, "positives": len(positives)}))
+    print(json.dumps({"seconds": min(seconds), "mb": peak.mb(), "positives": len(positives)}))
 
 
 if __name__ == "__main__":

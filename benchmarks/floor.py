@@ -52,6 +52,7 @@ def wait(device: torch.device) -> None:
 def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a large matrix product, which stands for the device's peak: what a program can reach here."""
     n = 8192 if device.type == "cuda" else 2048
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32         # as the convolutions multiply
     a = torch.randn(n, n, device=device).to(dtype)
     return 2 * n**3 / _fastest(lambda: a @ a, device)
 

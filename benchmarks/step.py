@@ -11,7 +11,7 @@ turns, --repeat times, and the fastest run's median step counts. Parts are timed
 "of peak": operations of forward and backward, a multiply-add counted as two, for each second of the step, as a share of
 what a large matrix product reaches here in the same type. "GB" is what all operations of a step read and write, and "floor"
 the time of a step whose operations all ran at that peak or at the bandwidth of a large copy, whichever takes longer
-(benchmarks/floor.py).
+(benchmarks/floor.py); with --compile both are those of the plain operations, which compiled ones may beat.
 """
 import argparse
 import json

@@ -45,7 +45,7 @@ class Step:
 
 
 class Ours(Step):
-    """As engine/trainer.py does it."""
+    """As engine/trainer.py does it, but for what it logs."""
 
     def __init__(self, case: dict):
         super().__init__(case)
@@ -54,6 +54,7 @@ class Ours(Step):
         from engine.config import TrainConfig
         from engine.ema import WeightAverage
         from engine.optimizer import build_optimizer
+        from engine.statistics import KeptStatistics
         from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
         from models import ModelConfig, build_model
         torch.manual_seed(0)
@@ -63,7 +64,9 @@ class Ours(Step):
         self.optimizer = build_optimizer(self.raw, train, 1)
         self.clip = train.clip_norm
         self.ema = WeightAverage(self.raw, train.ema_decay, train.ema_updates)
-        self.criterion = Criterion(LossConfig(), TaskAlignedAssigner(CLASSES, **vars(AssignerConfig())))
+        self.statistics = KeptStatistics(self.raw)
+        # The peer enlarges small boxes for its assignment likewise.
+        self.criterion = Criterion(LossConfig(), TaskAlignedAssigner(CLASSES, **vars(AssignerConfig(min_box_side=16))))
         self.model = torch.compile(self.raw) if case["compile"] else self.raw
         pixels, boxes, labels, image = (x.to(self.device) for x in batch(case["batch"], case["side"]))
         self.pixels, self.targets = pixels, Targets(boxes, labels, image)
@@ -81,7 +84,8 @@ class Ours(Step):
         norm = torch.nn.utils.clip_grad_norm_(self.raw.parameters(), self.clip)
         if bool(norm.isfinite()):
             self.scaler.step(self.optimizer)
-            self.ema.update(self.raw)
+            self.ema.update()
+            self.statistics.keep()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         mark()
@@ -98,7 +102,9 @@ class Ultralytics(Step):
         torch.manual_seed(0)
         model = DetectionModel(f"yolo11{case['model']['scale']}.yaml", nc=CLASSES, verbose=False)
         model.args = get_cfg()
-        self.raw = model.to(self.device).train()
+        # Its trainer's choice: NHWC on a GPU alone.
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        self.raw = model.to(self.device, memory_format=layout).train()
         for name, parameter in self.raw.named_parameters():
             parameter.requires_grad_(".dfl" not in name)
         groups = [], [], []

@@ -11,6 +11,8 @@ class WeightAverage:
 
         average <- d * average + (1 - d) * model,    d = decay * (1 - exp(-updates / time_constant))
 
+    Args:
+        model: whose weights are averaged. It stays on its device and keeps its tensors, as training and load_state_dict do.
     Attributes:
         model: the averaged model, in evaluation mode.
         updates: how often it was updated.
@@ -21,15 +23,16 @@ class WeightAverage:
         self.decay = decay
         self.time_constant = time_constant
         self.updates = 0
+        # Once, as a walk over all modules at each step would take longer than the arithmetic.
+        states = [list(m.state_dict().values()) for m in (self.model, model)]
+        self._floats = [[x for x in state if x.is_floating_point()] for state in states]
+        self._counts = [[x for x in state if not x.is_floating_point()] for state in states]     # of batches, by BatchNorm
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Take the model's present weights into the average."""
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.time_constant))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        floating = [(mine, new) for mine, new in pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([m for m, _ in floating], [n for _, n in floating], 1 - decay)
-        for mine, new in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(new)
+        torch._foreach_lerp_(*self._floats, 1 - decay)
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)

@@ -33,7 +33,7 @@ def detect(model: nn.Module, batch: Batch, config: EvalConfig) -> tuple[list[Det
         model: in evaluation mode.
         batch: on the model's device, uint8.
     """
-    images = batch.images.to(next(model.parameters()).dtype) / 255
+    images = batch.images.to(next(model.parameters()).dtype, memory_format=torch.channels_last) / 255
     boxes, scores = decode(model(images).main)
     found, capped = [], 0
     for k, meta in enumerate(batch.meta):

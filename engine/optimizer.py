@@ -31,9 +31,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig, accumulate: int) -> t
         {"params": norms, "weight_decay": 0.0, "name": "norms"},
         {"params": biases, "weight_decay": 0.0, "name": "biases"},
     ]
-    fused = weights[0].is_cuda          # one kernel for all; on a CPU it would change the last bits and save nothing
     return torch.optim.SGD(
-        [g for g in groups if g["params"]], lr=config.lr, momentum=config.momentum, nesterov=True, fused=fused
+        [g for g in groups if g["params"]], lr=config.lr, momentum=config.momentum, nesterov=True, fused=True
     )
 
 

@@ -33,19 +33,28 @@ def select(boxes: Tensor, scores: Tensor, conf: float, iou: float, max_det: int)
     anchor, label = (scores > conf).nonzero(as_tuple=True)
     score, order = scores[anchor, label].sort(descending=True, stable=True)
     anchor, label = anchor[order], label[order]
-    # Classes are moved apart by more than the image, in float64, where the move leaves every box exactly as it was.
-    box = boxes[anchor].double()
-    span = (box.max() - box.min()).ceil() + 1 if len(box) else 0
-    apart = box + (label * span)[:, None]
-    tried = FIRST_TRY
+    box, tried = boxes[anchor].double(), FIRST_TRY
     while True:
-        kept = nms(apart[:tried], score[:tried].double(), iou)
+        kept = _suppress(box[:tried], score[:tried].double(), label[:tried], iou)
         if tried >= len(score) or len(kept) > max_det:
             break
         tried *= 2
     capped = len(kept) > max_det
     kept = kept[:max_det]
     return Detections(boxes[anchor[kept]], score[kept], label[kept]), capped
+
+
+def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
+    """Indices of the boxes (n, 4), best first, that no better one of their class overlaps by more than `iou`."""
+    if boxes.is_cuda:
+        # One call. Classes are moved apart by more than the image, in float64, where the move leaves every box as it was.
+        span = (boxes.max() - boxes.min()).ceil() + 1 if len(boxes) else 0
+        return nms(boxes + (labels * span)[:, None], scores, iou)
+    kept = torch.zeros_like(labels, dtype=torch.bool)
+    for label in labels.unique():           # a CPU would compare every box with those of all classes
+        own = (labels == label).nonzero().squeeze(1)
+        kept[own[nms(boxes[own], scores[own], iou)]] = True
+    return kept.nonzero().squeeze(1)
 
 
 def to_original(boxes: Tensor, scale: tuple[float, float], width: int, height: int) -> Tensor:

@@ -55,7 +55,7 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
     model, content = checkpoint.load_for_inference(path)
     config = configs.from_dict(content["config"], str(path), overrides)
     device = Ranks(config.train.device).device
-    model.to(device)
+    model.to(device, memory_format=torch.channels_last)
     base = source if source.is_dir() else source.parent
     files = [file.relative_to(base) for file in images]
     shown = [output / "pictures" / name for name in picture_names(files)]

@@ -84,7 +84,7 @@ def predict_source(
         label: what to call the progress bar.
     """
     chosen = range(len(source)) if chosen is None else chosen
-    model.to(ranks.device)
+    model.to(ranks.device, memory_format=torch.channels_last)
     large = [k for k in chosen if tiling and tiling.cuts(source.images[k].width, source.images[k].height)]
     loader = test_loader(config, source, ranks, sorted(set(chosen) - set(large)))
     more = detect_large(model, source, large, tiling, config.eval, ranks, label) if large else ()

@@ -192,13 +192,14 @@ class Trainer:
         bad = not bool(finite & norm.isfinite())
         due = self.ranks.is_main and 0 < train.save_minutes * 60 < time.monotonic() - self.saved_at
         any_bad, stop, due = self.ranks.any(bad, bool(self.stop), due)
+        # Not left to the scaler: fused SGD that skips its very first step goes on with a momentum of whatever memory held.
         if any_bad:
             self.statistics.put_back()
             here.skipped += 1
             here.bad_in_a_row += 1
         else:
             self.scaler.step(self.optimizer)
-            self.ema.update(self.raw_model)
+            self.ema.update()
             self.statistics.keep()
             here.bad_in_a_row = 0
         self.scaler.update()

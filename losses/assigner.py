@@ -2,10 +2,12 @@
 
 A dense implementation fills (objects x anchors) arrays: 3,000 tiny objects and 53,125 cells make 160 million entries of
 which one in 10,000 is not empty. Here the cells inside a box are found in closed form, as a range of columns and rows
-on each level, and listed; everything after that works on the list.
+on each level, and listed; everything after that works on the list. On a GPU the host waits for two numbers, the lengths of
+the list and of what is chosen from it.
 
 Shapes: B images, A anchors, C classes, N objects, L levels, P candidate pairs (object, cell inside it), K positives.
 """
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -105,16 +107,11 @@ class TaskAlignedAssigner:
         return Assignment(image[positive], anchor[positive], target, weight)
 
     def _best_of_each(self, metric: Tensor, target: Tensor, count: Tensor) -> Tensor:
-        """(P,) bool: the pair is among its object's topk by metric; of equals the first anchors."""
-        chosen = torch.ones_like(metric, dtype=torch.bool)
-        crowded = (count > self.topk)[target].nonzero().squeeze(1)    # only these have to be ranked: few, for tiny objects
-        order = crowded[metric[crowded].argsort(descending=True, stable=True)]
+        """(P,) bool: the pair is among its object's topk by metric; of equals the first anchors. Pairs are listed by object."""
+        order = metric.argsort(descending=True, stable=True)
         order = order[target[order].argsort(stable=True)]           # by object, then by falling metric
-        many = count[count > self.topk]
-        start = (many.cumsum(0) - many).repeat_interleave(many)     # where the object of each ranked pair begins
-        rank = torch.arange(len(order), device=metric.device) - start
-        chosen[order] = rank < self.topk
-        return chosen
+        rank = torch.arange(len(order), device=metric.device) - (count.cumsum(0) - count)[target]
+        return torch.empty_like(target, dtype=torch.bool).scatter_(0, order, rank < self.topk)
 
 
 def candidate_pairs(boxes: Tensor, levels: Levels, min_box_side: float = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,8 +131,7 @@ def candidate_pairs(boxes: Tensor, levels: Levels, min_box_side: float = 0) -> t
         half = torch.where(side < min_box_side, min_box_side, side) / 2
         boxes = torch.cat((centre - half, centre + half), 1)
 
-    stride = torch.tensor([s for _, _, s in levels], device=device, dtype=torch.float64)[:, None]      # (L, 1)
-    size = torch.tensor([(w, h) for w, h, _ in levels], device=device, dtype=torch.float64)            # (L, 2)
+    stride, size = _constants(levels, device)
     cells = (size[:, 0] * size[:, 1]).long()
     level_start = cells.cumsum(0) - cells                                                              # (L,)
 
@@ -154,6 +150,13 @@ def candidate_pairs(boxes: Tensor, levels: Levels, min_box_side: float = 0) -> t
     level = row % len(levels)
     anchor = level_start[level] + y * size[:, 0].long()[level] + x
     return row // len(levels), anchor, pairs.view(N, len(levels)).sum(1)
+
+
+@lru_cache(64)
+def _constants(levels: Levels, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Strides (L, 1) and columns and rows (L, 2), float64. Made once for each image size, as a copy makes a GPU wait."""
+    stride = torch.tensor([s for _, _, s in levels], device=device, dtype=torch.float64)[:, None]
+    return stride, torch.tensor([(w, h) for w, h, _ in levels], device=device, dtype=torch.float64)
 
 
 def levels_of(anchor_points: Tensor, strides: Tensor) -> Levels:
@@ -175,14 +178,11 @@ def _resolve_conflicts(chosen: Tensor, cell: Tensor, overlap: Tensor, target: Te
     Returns:
         (K,) int64 indices of the pairs that remain, at most one for each cell.
     """
-    takers = torch.zeros(cells, dtype=torch.int32, device=cell.device)
-    takers.index_add_(0, cell[chosen], torch.ones_like(cell[chosen], dtype=torch.int32))
-    contested = takers[cell] > 1
-    rivals = contested.nonzero().squeeze(1)                                         # every pair on such a cell
-    best = overlap.new_full((cells,), -1).scatter_reduce_(0, cell[rivals], overlap[rivals], "amax")
-    rivals = rivals[overlap[rivals] == best[cell[rivals]]]
-    first = target.new_full((cells,), torch.iinfo(target.dtype).max)                # of equals the first object
-    first.scatter_reduce_(0, cell[rivals], target[rivals], "amin")
-    kept = chosen & ~contested
-    kept[rivals[target[rivals] == first[cell[rivals]]]] = True
+    takers = torch.zeros(cells, dtype=torch.int32, device=cell.device).index_add_(0, cell, chosen.int())
+    best = overlap.new_full((cells,), -1).scatter_reduce_(0, cell, overlap, "amax")
+    best = overlap == best[cell]
+    nobody = torch.iinfo(target.dtype).max
+    first = target.new_full((cells,), nobody)                                       # of equals the first object
+    first.scatter_reduce_(0, cell, torch.where(best, target, nobody), "amin")
+    kept = torch.where(takers[cell] > 1, target == first[cell], chosen)
     return kept.nonzero().squeeze(1)

@@ -114,8 +114,7 @@ class Criterion:
             parts = [self._head(head, targets) for head in heads]
             # One reduction for all heads: every rank takes part in it, whatever its images hold.
             soft_targets = self.all_sum(torch.stack([assignment.weight.sum() for _, assignment in parts]))
-            gains = soft_targets.new_tensor((self.config.box, self.config.cls, self.config.dfl))
-            terms = [self.world_size * gains * part / n.clamp_min(1) for (part, _), n in zip(parts, soft_targets, strict=True)]
+            terms = [self.world_size * part / n.clamp_min(1) for (part, _), n in zip(parts, soft_targets, strict=True)]
 
             auxiliary_term = self.config.auxiliary_weight * sum(t.sum() for t in terms[1:])
             images = main.class_logits.shape[0] * self.world_size
@@ -126,12 +125,12 @@ class Criterion:
         return LossTerms(
             total, box, cls, dfl,
             auxiliary=auxiliary_term.detach() if auxiliary is not None else torch.zeros_like(box),
-            objects=torch.tensor(len(learned), device=box.device),
+            objects=learned.new_full((), len(learned), dtype=torch.int64),      # made on the device: a copy makes it wait
             unassigned=(~learned).sum(),
         )
 
     def _head(self, head: HeadOutput, targets: Targets) -> tuple[Tensor, Assignment]:
-        """Sums (3,) of the box, class and DFL losses of one head, without gains or normaliser, and the assignment."""
+        """Sums (3,) of the box, class and DFL losses of one head, with gains, without normaliser; and the assignment."""
         class_logits = _at_least_float32(head.class_logits)
         points, strides, levels = head.anchors
         assigned = self.assigner(
@@ -144,7 +143,7 @@ class Criterion:
         cls = F.softplus(class_logits).sum() - (weight * positive_logits).sum()
 
         bins = head.bins.to(class_logits.dtype)
-        logits = _at_least_float32(head.box_logits)[image, anchor].unflatten(-1, (4, len(bins)))     # (K, 4, bins)
+        logits = _at_least_float32(head.box_logits[image, anchor]).unflatten(-1, (4, len(bins)))     # (K, 4, bins)
         stride = strides[anchor][:, None]
         point = points[anchor] / stride
         truth = targets.boxes[target].to(class_logits.dtype) / stride                               # (K, 4) strides
@@ -156,7 +155,8 @@ class Criterion:
             similarity = torch.lerp(similarity, wasserstein, self.config.nwd)
         box = (weight * (1 - similarity)).sum()
         dfl = (weight * distribution_focal_loss(logits, distances_to_sides(point, truth))).sum()
-        return torch.stack((box, cls, dfl)), assigned
+        gains = self.config
+        return torch.stack((gains.box * box, gains.cls * cls, gains.dfl * dfl)), assigned
 
 
 def distribution_focal_loss(logits: Tensor, distance: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ translate the places of the blocks.
 Shapes: B images, C channels, H W pixels of the feature map.
 """
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -40,11 +41,14 @@ class Conv(nn.Module):
         padding = kernel // 2 if padding is None else padding
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
-        self.act = nn.SiLU(inplace=True) if act else nn.Identity()
+        self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out, H / stride, W / stride), rounded up."""
-        return self.act(self.bn(self.conv(x)))
+        x = self.bn(self.conv(x))
+        if not self.act:
+            return x
+        return F.silu(x, inplace=not torch.is_grad_enabled())       # in place, backward would need a copy of what it overwrites
 
     def fold(self) -> None:
         """Fold the BatchNorm, as it is in evaluation, into the convolution. In place; a second call does nothing."""

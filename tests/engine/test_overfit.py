@@ -12,7 +12,7 @@ AMP = "bf16" if CPU.exists() and "avx512_bf16" in CPU.read_text() else "off"    
 ROWS = ("yolo11n", "yolo11n_p2", "ablation_mdca", "ablation_arb", "ablation_pfdh", "ablation_mdca_arb", "ablation_arb_pfdh",
         "ablation_mdca_pfdh", "ablation_mdca_arb_pfdh", "rs_tinynet_n")
 SETTINGS = (
-    "train.image_size=640", "train.batch_size=4", "train.nominal_batch=4", "train.epochs=200", "train.validate_every=20",
+    "train.image_size=640", "train.batch_size=4", "train.nominal_batch=4", "train.epochs=300", "train.validate_every=20",
     "train.lr=0.005", "train.final_lr=0.2", "train.warmup_epochs=5", "train.warmup_bias_lr=0.01", "train.ema_updates=500",
     "train.workers=2", f"train.amp={AMP}",
     *(f"augment.{name}=0" for name in ("mosaic", "translate", "scale", "flip_lr", "hsv_h", "hsv_s", "hsv_v")),

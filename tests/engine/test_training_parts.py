@@ -73,7 +73,7 @@ def test_the_average_follows_its_formula_statistics_included() -> None:
     for update in range(1, 5):
         new = {k: rng.normal(size=3).astype(np.float32) for k in ("weight", "bias", "running_mean", "running_var")}
         model.load_state_dict({**{k: torch.from_numpy(v) for k, v in new.items()}, "num_batches_tracked": torch.tensor(update)})
-        average.update(model)
+        average.update()
         decay = 0.9 * (1 - math.exp(-update / 4))
         expected.update({k: decay * expected[k] + (1 - decay) * v for k, v in new.items()}, num_batches_tracked=update)
     for name, value in average.model.state_dict().items():
