@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from losses.boxes import complete_iou
+from losses.boxes import complete_iou, wasserstein_similarity
 
 Levels = tuple[tuple[int, int, int], ...]
 
@@ -38,7 +38,7 @@ class Assignment(NamedTuple):
 class TaskAlignedAssigner:
     """Choose for each object the cells that learn it, by how well they already classify and locate it.
 
-        metric = score^alpha * overlap^beta,    overlap = max(CIoU, 0)
+        metric = score^alpha * overlap^beta,    overlap = (1 - nwd) * max(CIoU, 0) + nwd * NWD
 
     Candidates are the cells whose centre lies strictly inside the box; each object takes its `topk` best; a cell chosen by
     several objects goes to the one that it overlaps most among all whose box contains it. A positive's weight is its
@@ -47,16 +47,21 @@ class TaskAlignedAssigner:
     Args:
         min_box_side: sides shorter than this many pixels offer the cells of a side of this length (0: none do). Below
             8 px between a sixth and two thirds of all boxes contain no cell centre of stride 8 and are never learned.
+        nwd: share of the Wasserstein similarity in the overlap (0: CIoU alone, the paper's way).
+        nwd_size: its unit, pixels; about the mean side of the objects.
     """
 
     def __init__(
-        self, num_classes: int, topk: int = 10, alpha: float = 0.5, beta: float = 6.0, min_box_side: float = 0
+        self, num_classes: int, topk: int = 10, alpha: float = 0.5, beta: float = 6.0, min_box_side: float = 0,
+        nwd: float = 0, nwd_size: float = 12.8,
     ):
         self.num_classes = num_classes
         self.topk = topk
         self.alpha = alpha
         self.beta = beta
         self.min_box_side = min_box_side
+        self.nwd = nwd
+        self.nwd_size = nwd_size
 
     @torch.no_grad()
     def __call__(
@@ -85,7 +90,10 @@ class TaskAlignedAssigner:
         image = targets.image_index[target]
 
         score = scores[image, anchor, targets.labels[target]].float()
-        overlap = complete_iou(targets.boxes[target].float(), boxes[image, anchor].float()).clamp_min(0)
+        truth, predicted = targets.boxes[target].float(), boxes[image, anchor].float()
+        overlap = complete_iou(truth, predicted).clamp_min(0)
+        if self.nwd:
+            overlap = torch.lerp(overlap, wasserstein_similarity(truth, predicted, self.nwd_size), self.nwd)
         metric = score.pow(self.alpha) * overlap.pow(self.beta)
 
         chosen = self._best_of_each(metric, target, count) & (metric > 0)

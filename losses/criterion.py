@@ -17,7 +17,7 @@ from torch import Tensor
 
 from errors import InputError
 from losses.assigner import Assignment, Targets, TaskAlignedAssigner
-from losses.boxes import complete_iou, distances_to_sides
+from losses.boxes import complete_iou, distances_to_sides, wasserstein_similarity
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,14 @@ class LossConfig:
     cls: float = 0.5
     dfl: float = 1.5
     auxiliary_weight: float = 0.25      # of all three terms of ARB's auxiliary head
+    nwd: float = 0.0            # share of the Wasserstein similarity in the box loss; 0: CIoU alone
+    nwd_size: float = 12.8      # its unit, pixels: AI-TOD's mean object
 
     def __post_init__(self):
         for name, value in vars(self).items():
             if not value >= 0:
                 raise InputError(f"loss.{name}: {value} is not a weight. Use a number of 0 or more.")
+        _check_nwd("loss", self.nwd, self.nwd_size)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class AssignerConfig:
     alpha: float = 0.5          # power of the score
     beta: float = 6.0           # power of the overlap
     min_box_side: float = 0.0   # pixels: shorter sides offer the cells of a side of this length
+    nwd: float = 0.0            # share of the Wasserstein similarity in the overlap; 0: CIoU alone
+    nwd_size: float = 12.8      # its unit, pixels: AI-TOD's mean object
 
     def __post_init__(self):
         if self.topk < 1:
@@ -50,6 +55,14 @@ class AssignerConfig:
         for name in ("alpha", "beta", "min_box_side"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"assigner.{name}: {getattr(self, name)} is negative. Use 0 or more.")
+        _check_nwd("assigner", self.nwd, self.nwd_size)
+
+
+def _check_nwd(section: str, share: float, size: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"{section}.nwd: {share} is no share. Use 0 to 1.")
+    if not size > 0:
+        raise InputError(f"{section}.nwd_size: {size} is not above 0. Use the mean side of the objects in pixels.")
 
 
 class HeadOutput(NamedTuple):
@@ -136,7 +149,11 @@ class Criterion:
         truth = targets.boxes[target].to(class_logits.dtype) / stride                               # (K, 4) strides
         distance = logits.softmax(-1) @ bins
         predicted = torch.cat((point - distance[:, :2], point + distance[:, 2:]), 1)
-        box = (weight * (1 - complete_iou(predicted, truth))).sum()
+        similarity = complete_iou(predicted, truth)
+        if self.config.nwd:
+            wasserstein = wasserstein_similarity(predicted * stride, truth * stride, self.config.nwd_size)
+            similarity = torch.lerp(similarity, wasserstein, self.config.nwd)
+        box = (weight * (1 - similarity)).sum()
         dfl = (weight * distribution_focal_loss(logits, distances_to_sides(point, truth))).sum()
         gains = self.config
         return torch.stack((gains.box * box, gains.cls * cls, gains.dfl * dfl)), assigned

@@ -51,7 +51,14 @@ def ciou(a, b):
     return iou - d2 / c2 - v * v / (v - iou + 1 + eps)
 
 
-def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_box_side=0):
+def nwd(a, b, size):
+    """Normalised Wasserstein distance of two boxes, each a normal distribution with half its sides for deviations."""
+    mean_a, mean_b = ((box[:2] + box[2:]) / 2 for box in (a, b))
+    deviation_a, deviation_b = ((box[2:] - box[:2]) / 2 for box in (a, b))
+    return math.exp(-math.sqrt(((mean_a - mean_b) ** 2).sum() + ((deviation_a - deviation_b) ** 2).sum()) / size)
+
+
+def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_box_side=0, share=0):
     """{(image, anchor): (object, weight)} by filling an (objects x anchors) table."""
     scores, predicted, points = scores.double().numpy(), predicted.double().numpy(), points.double().numpy()
     truth, labels, image = targets.boxes.double().numpy(), targets.labels.numpy(), targets.image_index.numpy()
@@ -65,7 +72,8 @@ def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_
                 box[axis], box[axis + 2] = middle - min_box_side / 2, middle + min_box_side / 2
         inside[n] = (points > box[:2]).all(1) & (points < box[2:]).all(1)
         for a in np.flatnonzero(inside[n]):
-            overlap[n, a] = max(ciou(truth[n], predicted[image[n], a]), 0)
+            overlap[n, a] = (1 - share) * max(ciou(truth[n], predicted[image[n], a]), 0)
+            overlap[n, a] += share * nwd(truth[n], predicted[image[n], a], 12.8)
             metric[n, a] = scores[image[n], a, labels[n]] ** alpha * overlap[n, a] ** beta
         best = np.argsort(-metric[n], kind="stable")[:topk]
         chosen[n, best] = inside[n, best] & (metric[n, best] > 0)
@@ -86,13 +94,14 @@ def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_
 LEVELS = {"P3-P5": ((20, 12, 8), (10, 6, 16), (5, 3, 32)), "P2-P5": ((24, 16, 4), (12, 8, 8), (6, 4, 16), (3, 2, 32))}
 
 
-@pytest.mark.parametrize("min_box_side", [0, 8, 16])
+@pytest.mark.parametrize(("min_box_side", "share"), [(0, 0), (8, 0), (16, 0), (8, 0.5), (0, 1)])
 @pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS.keys())
 @pytest.mark.parametrize("seed", range(4))
-def test_sparse_equals_dense(seed, levels, min_box_side):
+def test_sparse_equals_dense(seed, levels, min_box_side, share):
     scores, predicted, points, strides, targets = scene(seed, levels)
-    expected = dense(scores, predicted, points, targets, min_box_side=min_box_side)
-    found = TaskAlignedAssigner(num_classes=5, min_box_side=min_box_side)(scores, predicted, points, strides, targets, levels)
+    expected = dense(scores, predicted, points, targets, min_box_side=min_box_side, share=share)
+    assigner = TaskAlignedAssigner(num_classes=5, min_box_side=min_box_side, nwd=share)
+    found = assigner(scores, predicted, points, strides, targets, levels)
     got = {
         (i, a): (t, w)
         for i, a, t, w in zip(*(x.tolist() for x in found), strict=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from losses import Criterion, LossConfig, TaskAlignedAssigner
-from losses.boxes import complete_iou, intersection_over_union
-from losses.criterion import distribution_focal_loss
+from losses.boxes import complete_iou, intersection_over_union, wasserstein_similarity
+from losses.criterion import distribution_focal_loss, predicted_boxes
 from models.head import HeadOutput, make_anchors
 
 LEVELS = ((8, 8, 8), (4, 4, 16), (2, 2, 32))
@@ -41,6 +41,29 @@ def test_iou_by_hand():
     assert intersection_over_union(a, b).tolist() == pytest.approx([4 / 28, 0, 1], abs=1e-6)
     # equal squares: v = 0, so CIoU = IoU - d^2 / c^2 = 4/28 - 8/72 and 0 - 50/72
     assert complete_iou(a, b).tolist() == pytest.approx([4 / 28 - 8 / 72, -50 / 72, 1], abs=1e-6)
+
+
+def test_wasserstein_similarity_by_hand():
+    """Centres 3 and 4 px apart; sides that differ by 6 and 8; the same box, whose gradient is finite."""
+    a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 3, 3]], requires_grad=True)
+    b = torch.tensor([[3.0, 4, 5, 6], [-3, -4, 5, 6], [1, 1, 3, 3]])
+    got = wasserstein_similarity(a, b, 10.0)
+    assert got.tolist() == pytest.approx([np.exp(-0.5), np.exp(-0.5), 1], rel=1e-4)
+    got.sum().backward()
+    assert torch.isfinite(a.grad).all()
+
+
+def test_the_box_loss_takes_its_share_of_the_wasserstein_similarity():
+    """In pixels, whatever the stride: its terms change linearly from CIoU's to the similarity's."""
+    output = head()
+    assigner = TaskAlignedAssigner(3)
+    boxes = [Criterion(LossConfig(nwd=share), assigner)(output, None, SOME).box.item() for share in (0, 0.25, 1)]
+    points, strides, levels = output.anchors
+    predicted = predicted_boxes(output)
+    image, anchor, target, weight = assigner(output.class_logits.detach().sigmoid(), predicted, points, strides, SOME, levels)
+    similarity = wasserstein_similarity(predicted[image, anchor], SOME.boxes[target], 12.8)
+    assert boxes[2] == pytest.approx(7.5 * (weight * (1 - similarity)).sum().item() / max(weight.sum().item(), 1), rel=1e-4)
+    assert boxes[1] == pytest.approx(0.75 * boxes[0] + 0.25 * boxes[2], rel=1e-4)
 
 
 def test_dfl_by_hand():
