@@ -10,8 +10,8 @@ in tiles at their own scale, so that they may have any size.
 import argparse
 from pathlib import Path
 
+from data.tiling import tiling
 from engine.predictor import predict
-from engine.tiles import tiling
 from errors import InputError, run
 
 

@@ -14,8 +14,8 @@ eval.conf=0.01, train.image_size=1024, train.device=cpu; with files alone eval.a
 import argparse
 from pathlib import Path
 
+from data.tiling import tiling
 from engine import testing
-from engine.tiles import tiling
 from errors import InputError, run
 from eval.scoring import PROTOCOLS
 

@@ -37,6 +37,11 @@ def batch_that_fits() -> int:
     return next((images for images in (16, 8, 4) if gigabytes > 3 + 2.4 * images), 2)
 
 
+def _end(process: subprocess.Popen) -> None:
+    """Kill a process and those that it has begun: they would slow down all that follows."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
 class Report:
     """Commands run one after another, their output as Markdown."""
 
@@ -56,11 +61,14 @@ class Report:
                                    start_new_session=True)
         try:
             out, error = process.communicate(timeout=max(self.limit - (begun - self.started), 1))
-            code = process.returncode
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)          # its processes too: they would slow down all that follows
+            _end(process)
             out, error = process.communicate()
-            code, error = -1, f"{error}\nthe time limit of {self.limit / 60:.3g} minutes for all parts was reached"
+            error += f"\nthe time limit of {self.limit / 60:.3g} minutes for all parts was reached"
+        except KeyboardInterrupt:
+            _end(process)
+            raise
+        code = process.returncode
         if code:
             self.failed.append(title)
         shown = out.strip() if not code else f"{out.strip()[-3000:]}\n{error.strip()[-3000:]}"

@@ -19,6 +19,7 @@ import shutil
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,50 +28,49 @@ import numpy as np
 from tqdm import tqdm
 
 from data.coco import load_coco
+from data.folders import appearing
 from data.source import Source
+from data.tiling import Grid, Tiling, tiling
 from errors import InputError, run
 
-SMALLEST = 32           # side of a tile, pixels, as engine/tiles.py
 WORKERS = 4             # threads, as codecs run without Python's lock; few, as an image may take 1 GB while it is decoded
 DIGITS = 6              # of coordinates: a box that ends at a tile's border shall not reach into the next by a rounding error
 NEARLY = 1 - 1e-9       # the same for shares
 
 
 class Cutting(NamedTuple):
-    """How images are cut: side of a tile and overlap of neighbours in pixels; see the options."""
+    """How images are cut, and which objects their tiles get; see the options."""
 
-    tile: int
-    overlap: int
+    tiling: Tiling
     keep: float = 0.5
     drop_empty: bool = False
 
-    def starts(self, length: int) -> list[int]:
-        """Where tiles begin along a side: as in engine/tiles.py, the last one is moved back to end at the border."""
-        last = max(length - self.tile, 0)
-        return [*range(0, last, self.tile - self.overlap), last]
-
 
 class Pieces(NamedTuple):
-    """The tiles of one image, all of one size, that are to be written: file names by (y, x)."""
+    """The tiles of one image that are to be written: file names by (y, x)."""
 
     source: Source
     index: int
     stem: str
-    width: int
-    height: int
+    grid: Grid
     files: dict[tuple[int, int], str]
+
+    @property
+    def is_whole(self) -> bool:
+        """No larger than a tile."""
+        return len(self.grid) == 1
 
     def write(self, folder: Path, bar: tqdm) -> None:
         """Cut the tiles from rows that are decoded once. Raises InputError where the file is not what its annotations say."""
         record = self.source.images[self.index]
         with self.source.scene(self.index) as scene:
             for top in sorted({y for y, _ in self.files}):
-                rows = scene.rows(top, top + self.height)
+                rows = scene.rows(top, top + self.grid.height)
                 for x, name in [(x, name) for (y, x), name in self.files.items() if y == top]:
-                    if (self.width, self.height) == (record.width, record.height):
+                    if self.is_whole:
                         _take(Path(record.path), folder / name)
                     else:       # bytes, as imwrite passes over a full disk
-                        (folder / name).write_bytes(cv2.imencode(".png", rows[:, x : x + self.width])[1])
+                        (folder / name).write_bytes(cv2.imencode(".png", rows[:, x : x + self.grid.width])[1])
                     bar.update()
 
 
@@ -89,8 +89,8 @@ class Plan:
             while stem.casefold() in self.stems:    # of another folder, or with another ending
                 stem, number = f"{first}-{number}", number + 1
             self.stems.add(stem.casefold())
-            size = min(self.how.tile, record.width), min(self.how.tile, record.height)
-            self.pieces[record[1:]] = Pieces(source, index, stem, *size, {})
+            grid = self.how.tiling.grid(record.width, record.height)
+            self.pieces[record[1:]] = Pieces(source, index, stem, grid, {})
         return self.pieces[record[1:]]
 
     def cut(self, content: dict, source: Source) -> tuple[dict, Counter]:
@@ -107,14 +107,14 @@ class Plan:
             entries_of.setdefault(entry["image_id"], []).append(entry)
         for index, record in enumerate(source.images):
             entries, pieces = entries_of.get(record.id, []), self.pieces_of(source, index)
-            ending = Path(record.path).suffix if (pieces.width, pieces.height) == (record.width, record.height) else ".png"
+            grid, ending = pieces.grid, Path(record.path).suffix if pieces.is_whole else ".png"
             boxes = np.array([e["bbox"] for e in entries], np.float64).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
             boxes = np.clip(boxes, 0, (record.width, record.height) * 2).round(DIGITS)
             area, crowd = _area(boxes), np.array([bool(e.get("iscrowd")) for e in entries], bool)
             belongs = np.zeros(len(entries), bool)          # to some tile
-            for x, y in [(x, y) for y in self.how.starts(record.height) for x in self.how.starts(record.width)]:
-                parts = np.clip(boxes - (x, y, x, y), 0, (pieces.width, pieces.height) * 2)
+            for y, x in product(grid.ys.tolist(), grid.xs.tolist()):
+                parts = np.clip(boxes - (x, y, x, y), 0, (grid.width, grid.height) * 2)
                 share = np.divide(_area(parts), area, out=np.zeros(len(area)), where=area > 0)
                 kept = ~crowd & (share > 0) & (share >= self.how.keep * NEARLY)
                 belongs |= kept
@@ -123,7 +123,7 @@ class Plan:
                 if self.how.drop_empty and not kept.any():
                     continue
                 name = pieces.files.setdefault((y, x), f"{pieces.stem}__{x}_{y}{ending}")
-                image = {"id": len(made["images"]) + 1, "file_name": name, "width": pieces.width, "height": pieces.height}
+                image = {"id": len(made["images"]) + 1, "file_name": name, "width": grid.width, "height": grid.height}
                 made["images"].append(_without_places(content["images"][index]) | image)
                 for k in np.flatnonzero(share > 0).tolist():
                     left, top, right, bottom = parts[k].tolist()
@@ -171,31 +171,17 @@ def cut(annotations: list[Path], images: Path, output: Path, how: Cutting) -> li
         if not counts["tiles"]:
             raise InputError(f"--drop-empty: no tile of {path} holds an object, so that nothing is left. Leave the option out.")
         lines.append(f"{path.name}: {_summary(counts, how)}")
-    beside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with appearing(output) as beside:
         for part in ("images", "annotations"):
-            (beside / part).mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"--output: {output} cannot be made ({error.strerror}). Name another folder.") from None
-    try:
+            (beside / part).mkdir()
         plan.write(beside / "images")
         for name, content in contents.items():
             (beside / f"annotations/{name}.json").write_text(json.dumps(content))
-        if output.exists():
-            output.rmdir()
-        os.replace(beside, output)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return lines
 
 
 def _check(annotations: list[Path], output: Path, how: Cutting) -> None:
     """Refuse before anything is read what can be refused then."""
-    if how.tile < SMALLEST:
-        raise InputError(f"--tile: {how.tile} is too small. Use {SMALLEST} or more.")
-    if not 0 <= how.overlap < how.tile:
-        raise InputError(f"--overlap: {how.overlap} is outside 0..{how.tile - 1}, as --tile is {how.tile}. Use more than the "
-                         f"size of an object, such as {how.tile // 4}.")
     if not 0 <= how.keep <= 1:
         raise InputError(f"--keep: {how.keep} is outside 0..1. Name the least share of an object, such as 0.5.")
     stem, times = Counter(path.stem for path in annotations).most_common(1)[0]
@@ -247,8 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="least share of an object that a tile shows to which it belongs (default: 0.5)")
     parser.add_argument("--drop-empty", action="store_true", help="leave out tiles to which no object belongs")
     options = parser.parse_args(arguments)
-    overlap = options.tile // 4 if options.overlap is None else options.overlap
-    how = Cutting(options.tile, overlap, options.keep, options.drop_empty)
+    how = Cutting(tiling(options.tile, options.overlap), options.keep, options.drop_empty)
     print(*cut(options.annotations, options.images, options.output, how), sep="\n")
     return 0
 

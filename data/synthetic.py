@@ -9,13 +9,13 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from data.folders import appearing
 from data.scenery import Canvas
 from data.sprites import NAMES
 from data.themes import THEMES
@@ -62,12 +62,7 @@ def generate(
         if _made_with(root) == made_with:
             return False
         raise InputError(f"--output: {root} holds something else than this set. Name another folder, or remove it.")
-    beside = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    try:
-        beside.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"--output: {root} cannot be made ({error.strerror}). Name another folder.") from None
-    try:
+    with appearing(root) as beside:
         for split in SPLITS:
             (beside / "images" / split).mkdir(parents=True)
         (beside / "annotations").mkdir()
@@ -78,11 +73,6 @@ def generate(
         for split in SPLITS:
             mine = [d for d, job in zip(drawn, jobs, strict=True) if job[1] == split]
             (beside / "annotations" / f"{split}.json").write_text(json.dumps(_coco(split, mine, size, made_with)))
-        if root.exists():
-            root.rmdir()
-        os.replace(beside, root)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return True
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from data.coco import load_coco
 from data.source import Source
+from data.tiling import Tiling, tiling
 from engine import checkpoint
 from engine import config as configs
 from engine.comparison import Verdict, count, difference, judge, outcome, regions
@@ -36,7 +37,6 @@ from engine.places import check_targets
 from engine.predictor import picture_names
 from engine.scenes import predict_source
 from engine.sheet import drawable_names
-from engine.tiles import Tiling, tiling
 from errors import InputError, listed, run
 from eval.files import DetectionArrays, GroundTruthArrays, ground_truth_arrays, read_detections, read_ground_truth_arrays
 from eval.tables import Table
@@ -160,12 +160,12 @@ def _tell_differences(path: Path, own: list[str], others: list[str]) -> None:
         print(f"{path}: knows {extra} too, which the ground truth does not name; these detections are left out")
 
 
-def _detect(detector: Detector, images: Images, chosen: list[int] | None, tiling: Tiling | None) -> DetectionArrays:
+def _detect(detector: Detector, images: Images, chosen: list[int] | None, cut: Tiling | None) -> DetectionArrays:
     """Its detections, on all images or some, with the category ids of the truth."""
     config = detector.config
     ranks = Ranks(config.train.device)
-    with in_one_line(config, training=False, side=tiling.tile if tiling else None):
-        found = predict_source(detector.model, images.source, config, ranks, detector.category_ids, tiling, chosen,
+    with in_one_line(config, training=False, side=cut.tile if cut else None):
+        found = predict_source(detector.model, images.source, config, ranks, detector.category_ids, cut, chosen,
                                detector.label)
     known = np.isin(found.detections.category_ids, images.truth.category_ids)
     return DetectionArrays(*(part[known] for part in vars(found.detections).values()))
@@ -270,7 +270,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("engine.compare: name what to compare: --detections FILE ... or --checkpoint FILE ...")
     if options.overrides and not options.checkpoint:
         raise InputError(f"'{options.overrides[0]}': belongs to a checkpoint, and none is named.")
-    if options.tile and not options.checkpoint:
+    if options.tile is not None and not options.checkpoint:
         raise InputError("--tile: is how a checkpoint sees large images, and none is named. Leave it out.")
     if options.ground_truth and options.split:
         raise InputError("--split: belongs to a checkpoint's own data set. Leave it out, or --ground-truth.")

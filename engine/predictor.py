@@ -15,6 +15,7 @@ from data import Batch, Targets
 from data.batch import ImageMeta
 from data.pixels import ENDINGS, check_beginning, is_nearly_black, read_image
 from data.raster import Georeference, Scene, open_scene, rasterio_or_none, read_georeference
+from data.tiling import Tiling
 from data.transforms import letterbox
 from engine import checkpoint, geojson
 from engine import config as configs
@@ -28,7 +29,6 @@ from engine.overview import draw_scene
 from engine.places import check_targets
 from engine.postprocess import Detections
 from engine.scenes import detect_tiled
-from engine.tiles import Tiling
 from errors import InputError, listed
 from models import RSTinyNet
 

@@ -11,13 +11,14 @@ from data import Batch, Targets
 from data.batch import ImageMeta
 from data.raster import Scene
 from data.source import Source
+from data.tiling import Grid, Tiling
 from data.transforms import GREY, split_rgb
 from engine.config import Config, EvalConfig
 from engine.datasets import test_loader
 from engine.distributed import Ranks
 from engine.evaluator import ImageDetections, Predictions, detect, predict_all
 from engine.postprocess import Detections
-from engine.tiles import Grid, Tiling, merge
+from engine.tiles import merge
 
 Look = Callable[[Batch], tuple[list[Detections], int]]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from data.tiling import Tiling
 from engine import checkpoint
 from engine import config as configs
 from engine.charts import draw_charts
@@ -13,7 +14,6 @@ from engine.drawing import write_picture
 from engine.failures import in_one_line
 from engine.log import make_folder, write_json
 from engine.scenes import predict_source
-from engine.tiles import Tiling
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections
 from eval.scoring import Scored, score

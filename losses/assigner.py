@@ -131,7 +131,7 @@ def candidate_pairs(boxes: Tensor, levels: Levels, min_box_side: float = 0) -> t
         half = torch.where(side < min_box_side, min_box_side, side) / 2
         boxes = torch.cat((centre - half, centre + half), 1)
 
-    stride, size = _constants(levels, device)
+    stride, size = _strides_and_sizes(levels, device)
     cells = (size[:, 0] * size[:, 1]).long()
     level_start = cells.cumsum(0) - cells                                                              # (L,)
 
@@ -153,7 +153,7 @@ def candidate_pairs(boxes: Tensor, levels: Levels, min_box_side: float = 0) -> t
 
 
 @lru_cache(64)
-def _constants(levels: Levels, device: torch.device) -> tuple[Tensor, Tensor]:
+def _strides_and_sizes(levels: Levels, device: torch.device) -> tuple[Tensor, Tensor]:
     """Strides (L, 1) and columns and rows (L, 2), float64. Made once for each image size, as a copy makes a GPU wait."""
     stride = torch.tensor([s for _, _, s in levels], device=device, dtype=torch.float64)[:, None]
     return stride, torch.tensor([(w, h) for w, h, _ in levels], device=device, dtype=torch.float64)

@@ -10,8 +10,8 @@ import train
 from data import raster
 from data.check.overlap import CROP
 from data.coco import load_coco
-from data.cut import Cutting, main
-from engine.tiles import Tiling
+from data.cut import main
+from data.tiling import Tiling
 from errors import run
 from tests import standin
 
@@ -75,14 +75,10 @@ def boxes(content: dict) -> dict[str, list[tuple[list[float], int]]]:
     return found
 
 
-def test_tiles_lie_where_predict_and_test_lay_them() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        tile = int(rng.integers(32, 200))
-        overlap, width, height = int(rng.integers(0, tile)), *(int(v) for v in rng.integers(1, 900, 2))
-        grid, how = Tiling(tile, overlap).grid(width, height), Cutting(tile, overlap)
-        assert (how.starts(width), how.starts(height)) == (grid.xs.tolist(), grid.ys.tolist())
-    assert Cutting(100, 40).starts(230) == [0, 60, 120, 130] and Cutting(100, 40).starts(80) == [0]     # by hand
+def test_where_tiles_lie_by_hand() -> None:
+    """For data.cut as for --tile: both ask data/tiling.py."""
+    grid = Tiling(100, 40).grid(230, 80)
+    assert (grid.xs.tolist(), grid.ys.tolist(), grid.width, grid.height) == ([0, 60, 120, 130], [0], 100, 80)
 
 
 @pytest.mark.parametrize("by_rows", [False, True])

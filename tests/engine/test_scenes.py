@@ -14,12 +14,12 @@ import test as test_script
 from data import Batch
 from data.coco import load_coco
 from data.raster import Georeference, Scene
+from data.tiling import Tiling
 from engine import checkpoint, geojson, predictor
 from engine.config import EvalConfig
 from engine.overview import crowded_places, draw_scene
 from engine.postprocess import Detections
 from engine.scenes import cut, detect_large, detect_tiled
-from engine.tiles import Tiling
 from errors import InputError
 from tests import standin
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.tiles import Grid, Tiling, merge, suppress, touching_pairs
+from data.tiling import Grid, Tiling
+from engine.tiles import merge, suppress, touching_pairs
 from errors import InputError
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
