@@ -2,6 +2,7 @@
 
 With one process every method does nothing or returns its argument, so that callers have one path.
 """
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional      # before there is a group: see Ranks.close
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -140,8 +142,14 @@ class Ranks:
         self.close()
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group, and end its threads.
+
+        A thread of gloo that lets go of a tensor while the interpreter ends brings the process down (SIGABRT, after a run
+        that went well). They end with the group, once nothing refers to it: neither a DistributedDataParallel, nor the
+        default arguments of torch.distributed.nn.functional, which are the group that exists when it is imported.
+        """
         if self.world_size > 1 and dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
 
 
