@@ -41,6 +41,9 @@ def ours(case: dict) -> Callable[[list[np.ndarray]], list[Found]]:
     from engine.checkpoint import load_for_inference
     from engine.config import EvalConfig
     from engine.evaluator import detect
+    from engine.memory import keep_freed_memory
+    if case["device"] == "cpu":
+        keep_freed_memory()             # as engine/distributed.py does
     model, _ = load_for_inference(case["checkpoint"])
     device = torch.device(case["device"])
     half = case["half"]

@@ -53,10 +53,13 @@ class Ours(Step):
         from data import Targets
         from engine.config import TrainConfig
         from engine.ema import WeightAverage
+        from engine.memory import keep_freed_memory
         from engine.optimizer import build_optimizer
         from engine.statistics import KeptStatistics
         from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
         from models import ModelConfig, build_model
+        if self.device.type == "cpu":
+            keep_freed_memory()         # as engine/distributed.py does
         torch.manual_seed(0)
         model = build_model(ModelConfig(**{**case["model"], "num_classes": CLASSES}))
         self.raw = model.to(self.device, memory_format=torch.channels_last).train()

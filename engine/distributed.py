@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.memory import keep_freed_memory
 from errors import InputError
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ class Ranks:
         self.is_main = self.rank == 0
         if on_cuda:
             torch.cuda.set_device(self.device)
+        else:
+            keep_freed_memory()
         if self.world_size > 1:
             # Gradients go by NCCL; flags, detections and checkpoints by gloo, so that they neither stop nor fill the GPU.
             # Rank 0 computes the metrics of a large test set while the others wait: far longer than the default 10 minutes.
