@@ -142,27 +142,18 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     for k in np.flatnonzero(objects.any(1)):
         mine = slice(edges[k], edges[k + 1])
         chosen = slice(candidate_edges[k], candidate_edges[k + 1])
-        # By falling score; equal scores stay in the order of their images' ids, then of the file.
-        scores = found.scores[order[mine]]
-        ranking = np.argsort(-scores, kind="stable")
-        position = np.empty_like(ranking)
-        position[ranking] = np.arange(len(ranking))
-        places = position[matched.candidates[chosen] - edges[k]]
-        by_place = np.argsort(places)
-        places = places[by_place]
-        status = np.ascontiguousarray(matched.status[chosen][by_place].transpose(1, 2, 0))          # (A, T, c)
-        class_rank = rank[mine][ranking]
-        area = (found.boxes[order[mine], 2] * found.boxes[order[mine], 3])[ranking]
-        inside = np.ascontiguousarray(_inside(area, ranges).T)
+        area = found.boxes[order[mine], 2] * found.boxes[order[mine], 3]
+        own = _ranked(found.scores[order[mine]], area, rank[mine], matched.candidates[chosen] - edges[k], matched.status[chosen],
+                      ranges)
         for a in np.flatnonzero(objects[k]):
             # The first true positive at which each recall point is reached: the same for all thresholds and limits.
             reached = np.searchsorted(np.arange(1, objects[k, a] + 1) / objects[k, a], RECALL_POINTS, side="left")
             for m, limit in enumerate(limits):
                 precision[:, :, k, a, m], recall[:, k, a, m] = _curve(
-                    status[a], places, inside[a], class_rank < limit, objects[k, a], reached)
+                    own.status[a], own.places, own.inside[a], own.rank < limit, objects[k, a], reached)
         if protocol.olrp and objects[k, 0]:
-            olrp[k] = _optimal_lrp(status[0, 0], places, matched.overlaps[chosen][by_place], inside[0], scores[ranking],
-                                   objects[k, 0])
+            overlaps = matched.overlaps[chosen][own.candidates]
+            olrp[k] = _optimal_lrp(own.status[0, 0], own.places, overlaps, own.inside[0], own.scores, objects[k, 0])
     return Curves(precision, recall, truth.category_names, protocol, olrp)
 
 
@@ -199,6 +190,36 @@ def _matched(boxes: np.ndarray, order: np.ndarray, group: np.ndarray, counts: np
     if not parts:
         return _Matched(np.zeros(0, np.int64), np.zeros((0, counts.shape[1], len(IOU_THRESHOLDS)), np.uint8), np.zeros(0))
     return _Matched(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+class _Ranked(NamedTuple):
+    """The detections of one class by falling score; equal scores in the order of their images' ids, then of the file.
+
+    Args:
+        scores, rank: (d,); `rank` counts the better ones of the same image and class.
+        inside: (A, d) bool, the box's area is in the range.
+        candidates: (c,) int64, the order that sorts the class's candidates by falling score.
+        places: (c,) int64, ascending, of the candidates among the d.
+        status: (A, T, c) uint8 of the candidates.
+    """
+    scores: np.ndarray
+    rank: np.ndarray
+    inside: np.ndarray
+    candidates: np.ndarray
+    places: np.ndarray
+    status: np.ndarray
+
+
+def _ranked(scores: np.ndarray, area: np.ndarray, rank: np.ndarray, candidates: np.ndarray, status: np.ndarray,
+            ranges: np.ndarray) -> _Ranked:
+    """Sort a class's detections (d) and candidates (c, c x A x T), which come image by image."""
+    ranking = np.argsort(-scores, kind="stable")
+    position = np.empty_like(ranking)
+    position[ranking] = np.arange(len(ranking))
+    places = position[candidates]
+    by_place = np.argsort(places)
+    return _Ranked(scores[ranking], rank[ranking], np.ascontiguousarray(_inside(area[ranking], ranges).T),
+                   by_place, places[by_place], np.ascontiguousarray(status[by_place].transpose(1, 2, 0)))
 
 
 def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted: np.ndarray, num_objects: int,

@@ -25,4 +25,4 @@ def test_a_part_that_fails_is_named_and_the_next_one_runs(tmp_path: Path) -> Non
     report.verdict("Accuracy", False, "AP50 0.100 on the test scenes, 0.30 wanted")
     assert report.failed == ["Bad", "Accuracy"]
     text = report.path.read_text()
-    assert text.index("so far") < text.index("why") < text.index("## Good") < text.index("42") < text.index("AP50 0.100")
+    assert text.index("so far") < text.index("why") < text.index("## Good") < text.index("\n42\n") < text.index("AP50 0.100")
