@@ -20,7 +20,7 @@ def test_the_step_has_its_parts_and_a_floor() -> None:
     parameters, rate, step, *parts = (float(x.replace(",", "")) for x in re.findall(r"[\d,.]+", row.removeprefix("YOLO11"))[:7])
     floor = float(row.split()[-1])
     assert parameters == 2_591_400                              # YOLO11n with eight classes
-    assert abs(rate - 2000 / step) < 0.006                     # two images
+    assert abs(rate * step - 2000) < 0.006 * step + 0.06 * rate       # two images; both figures are rounded
     assert len(parts) == 4 and min(parts) > 0 and floor > 0     # how long each takes hangs on what else runs here
 
 
