@@ -143,8 +143,8 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
         mine = slice(edges[k], edges[k + 1])
         chosen = slice(candidate_edges[k], candidate_edges[k + 1])
         area = found.boxes[order[mine], 2] * found.boxes[order[mine], 3]
-        own = _ranked(found.scores[order[mine]], area, rank[mine], matched.candidates[chosen] - edges[k], matched.status[chosen],
-                      ranges)
+        own = _ranked(found.scores[order[mine]], area, rank[mine], matched.candidates[chosen] - edges[k],
+                      matched.status[chosen], ranges)
         for a in np.flatnonzero(objects[k]):
             # The first true positive at which each recall point is reached: the same for all thresholds and limits.
             reached = np.searchsorted(np.arange(1, objects[k, a] + 1) / objects[k, a], RECALL_POINTS, side="left")
