@@ -152,7 +152,7 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
                 precision[:, :, k, a, m], recall[:, k, a, m] = _curve(
                     own.status[a], own.places, own.inside[a], own.rank < limit, objects[k, a], reached)
         if protocol.olrp and objects[k, 0]:
-            overlaps = matched.overlaps[chosen][own.candidates]
+            overlaps = matched.overlaps[chosen][own.candidate_order]
             olrp[k] = _optimal_lrp(own.status[0, 0], own.places, overlaps, own.inside[0], own.scores, objects[k, 0])
     return Curves(precision, recall, truth.category_names, protocol, olrp)
 
@@ -198,14 +198,14 @@ class _Ranked(NamedTuple):
     Args:
         scores, rank: (d,); `rank` counts the better ones of the same image and class.
         inside: (A, d) bool, the box's area is in the range.
-        candidates: (c,) int64, the order that sorts the class's candidates by falling score.
-        places: (c,) int64, ascending, of the candidates among the d.
-        status: (A, T, c) uint8 of the candidates.
+        candidate_order: (c,) int64, what sorts the class's candidates by falling score.
+        places: (c,) int64, ascending, of the candidates so sorted among the d.
+        status: (A, T, c) uint8 of the candidates so sorted.
     """
     scores: np.ndarray
     rank: np.ndarray
     inside: np.ndarray
-    candidates: np.ndarray
+    candidate_order: np.ndarray
     places: np.ndarray
     status: np.ndarray
 
