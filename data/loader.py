@@ -191,6 +191,22 @@ def train_loader(
     return _loader(dataset, sampler, unchanged, workers, pin_memory)
 
 
+def statistics_loader(
+    source: Source, image_size: int, batch_size: int, augment: AugmentConfig, seed: int, count: int, workers: int,
+    rank: int = 0, world_size: int = 1, pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of augmented samples without mosaic, of `count` images (at most all) drawn by the seed: each iteration the same.
+
+    Args:
+        batch_size: images, per rank.
+    """
+    order = np.random.default_rng(seed).permutation(len(source))[:count]
+    keys = [(0, int(k), image_size) for k in order]
+    batches = [keys[k : k + batch_size] for k in range(0, len(keys), batch_size)][rank::world_size]
+    pool = BatchPool(workers, 3 * image_size**2 * batch_size) if workers else None
+    return _loader(TrainDataset(source, augment, seed, 0, pool), batches, unchanged, workers, pin_memory)
+
+
 def eval_loader(
     source: Source, image_size: int, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
     pin_memory: bool = False, chosen: Sequence[int] | None = None,
@@ -217,7 +233,7 @@ class _Loader(DataLoader):
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
-def _loader(dataset: Dataset, sampler: Sampler, join_samples: Callable, workers: int, pin_memory: bool) -> DataLoader:
+def _loader(dataset: Dataset, sampler: Sampler | list, join_samples: Callable, workers: int, pin_memory: bool) -> DataLoader:
     return _Loader(
         dataset, batch_sampler=sampler, num_workers=workers, collate_fn=join_samples, pin_memory=pin_memory,
         worker_init_fn=_start_worker, persistent_workers=workers > 0,

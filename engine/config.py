@@ -65,6 +65,7 @@ class TrainConfig:
     amp: str = "off"                    # off, fp16 or bf16
     compile: bool = False               # torch.compile the network; the first steps of each image size take minutes
     sync_batchnorm: str = "auto"        # on, off, or auto: on GPUs with fewer than 8 images each
+    precise_batchnorm: int = 0          # training images that its statistics are taken anew from before validation; 0: not
     save_minutes: float = 10.0          # last.pt is written this often besides at each epoch's end; 0: then only
     max_bad_steps: int = 20             # steps in a row with numbers that are not finite, which end the run
     seed: int = 0
@@ -77,7 +78,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "nominal_batch", "image_size", "validate_every", "max_bad_steps"):
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("lr", "final_lr", "weight_decay", "warmup_epochs", "warmup_bias_lr", "workers", "max_steps", "seed",
-                     "close_mosaic", "save_minutes"):
+                     "close_mosaic", "save_minutes", "precise_batchnorm"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         for name in ("momentum", "warmup_momentum", "ema_decay"):
             if not 0 < getattr(self, name) < 1:

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from data import Batch, collate
 from data.cache import open_cache
 from data.coco import load_coco
-from data.loader import EvalDataset, eval_loader, train_loader
+from data.loader import EvalDataset, eval_loader, statistics_loader, train_loader
 from data.source import Source
 from data.voc import load_voc, voc_truth
 from engine.config import Config
@@ -65,6 +65,7 @@ class TrainingData:
         class_names: by label.
         category_ids: of data.val (of data.train without it), by label.
         fingerprint: of the images and objects to train on.
+        statistics_loader: images that BatchNorm's statistics are taken anew from; None without train.precise_batchnorm.
         val_loader, val_truth: None without data.val; the truth is on rank 0 only.
     """
 
@@ -81,6 +82,12 @@ class TrainingData:
             mosaic_epochs=train.epochs - train.close_mosaic, workers=train.workers, rank=ranks.rank,
             world_size=ranks.world_size, pin_memory=ranks.device.type == "cuda",
         )
+        self.statistics_loader = None
+        if train.precise_batchnorm:
+            self.statistics_loader = statistics_loader(
+                source, train.image_size, config.eval.batch_size, config.augment, train.seed, train.precise_batchnorm,
+                train.workers, ranks.rank, ranks.world_size, pin_memory=ranks.device.type == "cuda",
+            )
         self.val_loader = self.val_truth = None
         if config.data.val:
             val = open_split(config, "val", source.class_names, training=False)

@@ -1,5 +1,5 @@
 """Run a model over a data set, on all ranks."""
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,15 +79,8 @@ def predict_all(
         boxes.append(np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), 1))
         scores.append(score.astype(np.float64))
 
-    batches = iter(loader)
-    (rounds,) = ranks.all_max(len(loader))          # a rank with fewer batches still takes part in asking who must stop
-    for _ in tqdm(range(rounds), desc=label, unit="batch", leave=False, disable=None if ranks.is_main else True):
-        if any(ranks.any(bool(stop))):
-            raise Stopped
-        batch = next(batches, None)
-        if batch is None:
-            continue
-        found, over = detect(model, batch.to(ranks.device, non_blocking=True), config)
+    for batch in batches_of(loader, ranks, label, stop):
+        found, over = detect(model, batch, config)
         capped += over
         for meta, detections in zip(batch.meta, found, strict=True):
             add(meta.image_id, *(x.cpu().numpy() for x in detections))
@@ -101,6 +94,25 @@ def predict_all(
         return None
     arrays = [np.concatenate(parts) for parts in list(zip(*shards, strict=True))[:4]]
     return Predictions(DetectionArrays(*arrays), sum(s[4] for s in shards))
+
+
+def batches_of(loader: DataLoader, ranks: Ranks, label: str, stop: StopRequest | None) -> Iterator[Batch]:
+    """This rank's batches, on its device. All ranks go through theirs together.
+
+    Args:
+        label: what to call the progress bar.
+        stop: looked at between batches.
+    Raises:
+        Stopped: on all ranks, as one of them was asked to stop.
+    """
+    batches = iter(loader)
+    (rounds,) = ranks.all_max(len(loader))          # a rank with fewer batches still takes part in asking who must stop
+    for _ in tqdm(range(rounds), desc=label, unit="batch", leave=False, disable=None if ranks.is_main else True):
+        if any(ranks.any(bool(stop))):
+            raise Stopped
+        batch = next(batches, None)
+        if batch is not None:
+            yield batch.to(ranks.device, non_blocking=True)
 
 
 def _concatenate(parts: list[np.ndarray], dtype: type, columns: int = 0) -> np.ndarray:

@@ -22,6 +22,7 @@ from engine.lock import FolderLock
 from engine.log import RunLog, epoch_line, peak_memory, versions, write_json
 from engine.manifest import write_manifest
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
+from engine.precise_batchnorm import take_statistics
 from engine.resume import Position, find_checkpoint, restore, snapshot
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.starting_weights import read_starting_weights
@@ -226,10 +227,13 @@ class Trainer:
         train, here = self.config.train, self.position
         done = here.epoch + 1 == train.epochs or self._out_of_steps()
         metrics = None
-        if self.data.val_loader is not None and (done or (here.epoch + 1) % train.validate_every == 0):
+        due = self.data.val_loader is not None and (done or (here.epoch + 1) % train.validate_every == 0)
+        if due or (done and self.data.statistics_loader):
             self._save_last()       # a kill while it detects loses nothing
             try:
-                metrics = self._validate()
+                if self.data.statistics_loader:
+                    take_statistics(self.ema.model, self.data.statistics_loader, self.ranks, self.stop)
+                metrics = self._validate() if due else None
             except Stopped:
                 self._save_last(must=True)      # the disk may have been full
                 raise

@@ -1,0 +1,59 @@
+"""BatchNorm's statistics of the averaged weights, taken anew from training images.
+
+Those that training leaves are moving averages over batches of its own size, under weights that have changed since. With few
+images in a batch they are far from what the weights see: "precise BatchNorm" (Wu and Johnson, arXiv:2105.07576, section 3)
+runs the finished weights over larger batches, and keeps the mean of these batches' statistics.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
+
+from engine.distributed import Ranks
+from engine.evaluator import batches_of
+from engine.signals import StopRequest
+
+
+@torch.no_grad()
+def take_statistics(model: nn.Module, loader: DataLoader, ranks: Ranks, stop: StopRequest | None = None) -> None:
+    """Set running means and variances to those of a loader's batches, each weighted by its images.
+
+    Within a batch each layer normalises by that batch's own statistics, as in training. Layers that evaluation does not
+    pass, those of an auxiliary head, keep theirs.
+
+    Args:
+        model: in evaluation mode, in float32; nothing else of it changes.
+        loader: its batches are this rank's share, and any number.
+        stop: looked at between batches.
+    Raises:
+        Stopped: on all ranks, as one of them was asked to stop; the model is as it was.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    # In float64, whose rounding leaves no trace of how the batches were shared: (2, C), mean and variance; then images.
+    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64, device=ranks.device) for norm in norms}
+    images = torch.zeros(1, dtype=torch.float64, device=ranks.device)
+    passed = set()
+
+    def normalise_by_batch(norm: _BatchNorm, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        own = torch.zeros(2, norm.num_features, device=ranks.device)
+        # With a momentum of 1 these become the batch's mean and unbiased variance.
+        output = F.batch_norm(inputs[0], own[0], own[1], norm.weight, norm.bias, training=True, momentum=1.0, eps=norm.eps)
+        sums[norm] += own * len(inputs[0])
+        passed.add(norm)
+        return output
+
+    hooks = [norm.register_forward_hook(normalise_by_batch) for norm in norms]
+    try:
+        for batch in batches_of(loader, ranks, "statistics", stop):
+            images += len(batch.images)
+            model(batch.images.to(torch.float32, memory_format=torch.channels_last) / 255)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    total = ranks.all_sum(torch.cat([images, *(s.flatten() for s in sums.values())]))
+    means = (total[1:] / total[0]).split([2 * norm.num_features for norm in norms])
+    for norm, mean in zip(norms, means, strict=True):
+        if norm in passed:
+            norm.running_mean.copy_(mean[: norm.num_features])
+            norm.running_var.copy_(mean[norm.num_features :])
