@@ -4,10 +4,13 @@
 
 Writes FOLDER/test/detections.json (COCO results) and FOLDER/cost.json. Needs the peer alone. Started again, it goes on.
 """
-import csv
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
+
+import torch
 
 THIN = 1e-6         # px; a box that is no wider has no area
 
@@ -44,33 +47,62 @@ def yolo_set(case: dict, folder: Path) -> Path:
     return yaml
 
 
+class Clock:
+    """Seconds of each epoch, alone and with its validation, kept in a file that an interrupted run goes on with."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.training = None
+
+    def start(self, _: object) -> None:
+        self.started = time.perf_counter()
+
+    def trained(self, _: object) -> None:
+        self.training = time.perf_counter() - self.started
+
+    def validated(self, trainer: object) -> None:
+        if self.training is not None:           # it calls this once more when the best weights have been tested
+            record = {"epoch": trainer.epoch, "training": self.training, "all": time.perf_counter() - self.started}
+            with open(self.file, "a") as file:
+                file.write(json.dumps(record) + "\n")
+            self.training = None
+
+    def epochs(self) -> list[dict]:
+        """Of each epoch the last record: one that was interrupted after it is trained again."""
+        return list({record["epoch"]: record for record in map(json.loads, self.file.read_text().splitlines())}.values())
+
+
+def is_trained(last: Path, epochs: int) -> bool:
+    """Whether last.pt is of the last epoch; then there is nothing to resume, and asked to it would begin another training."""
+    return last.exists() and torch.load(last, map_location="cpu", weights_only=False)["epoch"] in (-1, epochs - 1)
+
+
 def main() -> None:
     from ultralytics import YOLO
     from ultralytics.utils.torch_utils import get_flops, get_num_params
     case = json.loads(sys.argv[1])
-    folder = Path(case["folder"])
+    folder, training = Path(case["folder"]), case["training"]
     yaml = yolo_set(case, folder / "set")
     last = folder / "train/weights/last.pt"
-    model = YOLO(str(last) if last.exists() else f"{case['model']}.yaml")
-    if last.exists() and not (folder / "train/done").exists():
-        model.train(resume=True)
-    elif not last.exists():
-        model.train(data=str(yaml), epochs=case["epochs"], batch=case["batch"], nbs=case["nominal_batch"], imgsz=case["side"],
-                    optimizer="SGD", lr0=case["lr"], momentum=0.937, weight_decay=0.0005, warmup_epochs=case["warmup_epochs"],
-                    close_mosaic=case["close_mosaic"], seed=case["seed"], workers=case["workers"], patience=0, pretrained=False,
-                    amp=case["amp"] != "off", max_det=case["max_det"], project=str(folder), name="train", exist_ok=True,
-                    plots=False)
-    (folder / "train/done").touch()
-    with open(folder / "train/results.csv") as file:
-        seconds = [float({key.strip(): value for key, value in line.items()}["time"]) for line in csv.DictReader(file)]
-    images = len(list((folder / "set/images/train").iterdir()))
+    clock = Clock(folder / "seconds.jsonl")
+    if not is_trained(last, training["epochs"]):
+        model = YOLO(str(last) if last.exists() else f"{case['model']}.yaml")
+        for event, listener in (("on_train_epoch_start", clock.start), ("on_train_epoch_end", clock.trained),
+                                ("on_fit_epoch_end", clock.validated)):
+            model.add_callback(event, listener)
+        if last.exists():
+            model.train(resume=True)
+        else:
+            model.train(data=str(yaml), optimizer="SGD", patience=0, pretrained=False, project=str(folder), name="train",
+                        exist_ok=True, plots=False, **training)
     model = YOLO(str(folder / "train/weights/best.pt"))
-    cost = {"parameters": get_num_params(model.model), "gflops": get_flops(model.model, case["side"]),
-            "images_per_second": images * len(seconds) / seconds[-1],       # with validation, which it does not time apart
-            "hours": seconds[-1] / 3600}
+    images, epochs = len(list((folder / "set/images/train").iterdir())), clock.epochs()
+    cost = {"parameters": get_num_params(model.model), "gflops": get_flops(model.model, training["imgsz"]),
+            "images_per_second": images / statistics.median(epoch["training"] for epoch in epochs),
+            "hours": sum(epoch["all"] for epoch in epochs) / 3600}
     (folder / "cost.json").write_text(json.dumps(cost))
-    model.val(data=str(yaml), split="test", imgsz=case["side"], batch=1, conf=case["conf"], iou=case["nms"],
-              max_det=case["max_det"], save_json=True, plots=False, project=str(folder), name="val", exist_ok=True, workers=0)
+    model.val(data=str(yaml), split="test", imgsz=training["imgsz"], batch=1, save_json=True, plots=False,
+              project=str(folder), name="val", exist_ok=True, workers=0, **case["testing"])
     ids = json.loads((folder / "set/ids.json").read_text())
     found = json.loads((folder / "val/predictions.json").read_text())
     (folder / "test").mkdir(exist_ok=True)

@@ -202,9 +202,11 @@ def statistics_loader(
     """
     order = np.random.default_rng(seed).permutation(len(source))[:count]
     keys = [(0, int(k), image_size) for k in order]
-    batches = [keys[k : k + batch_size] for k in range(0, len(keys), batch_size)][rank::world_size]
+    batches = [keys[k : k + batch_size] for k in range(0, len(keys), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches.pop()       # one image tells little of a spread, and nothing where a level has a single cell
     pool = BatchPool(workers, 3 * image_size**2 * batch_size) if workers else None
-    return _loader(TrainDataset(source, augment, seed, 0, pool), batches, unchanged, workers, pin_memory)
+    return _loader(TrainDataset(source, augment, seed, 0, pool), batches[rank::world_size], unchanged, workers, pin_memory)
 
 
 def eval_loader(

@@ -30,30 +30,26 @@ def take_statistics(model: nn.Module, loader: DataLoader, ranks: Ranks, stop: St
         Stopped: on all ranks, as one of them was asked to stop; the model is as it was.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    # In float64, whose rounding leaves no trace of how the batches were shared: (2, C), mean and variance; then images.
-    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64, device=ranks.device) for norm in norms}
-    images = torch.zeros(1, dtype=torch.float64, device=ranks.device)
-    passed = set()
+    # (3, C) of each: mean, variance, and how many images they are of. In float64, whose rounding leaves no trace of how the
+    # batches were shared.
+    sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64, device=ranks.device) for norm in norms}
 
     def normalise_by_batch(norm: _BatchNorm, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-        own = torch.zeros(2, norm.num_features, device=ranks.device)
-        # With a momentum of 1 these become the batch's mean and unbiased variance.
+        own = torch.ones(3, norm.num_features, device=ranks.device)
+        # With a momentum of 1 the first two become the batch's mean and unbiased variance.
         output = F.batch_norm(inputs[0], own[0], own[1], norm.weight, norm.bias, training=True, momentum=1.0, eps=norm.eps)
         sums[norm] += own * len(inputs[0])
-        passed.add(norm)
         return output
 
     hooks = [norm.register_forward_hook(normalise_by_batch) for norm in norms]
     try:
         for batch in batches_of(loader, ranks, "statistics", stop):
-            images += len(batch.images)
             model(batch.images.to(torch.float32, memory_format=torch.channels_last) / 255)
     finally:
         for hook in hooks:
             hook.remove()
-    total = ranks.all_sum(torch.cat([images, *(s.flatten() for s in sums.values())]))
-    means = (total[1:] / total[0]).split([2 * norm.num_features for norm in norms])
-    for norm, mean in zip(norms, means, strict=True):
-        if norm in passed:
-            norm.running_mean.copy_(mean[: norm.num_features])
-            norm.running_var.copy_(mean[norm.num_features :])
+    totals = ranks.all_sum(torch.cat(list(sums.values()), 1)).split([norm.num_features for norm in norms], 1)
+    for norm, (mean, variance, images) in zip(norms, totals, strict=True):
+        if images[0]:
+            norm.running_mean.copy_(mean / images)
+            norm.running_var.copy_(variance / images)

@@ -30,6 +30,12 @@ class Position:
     bad_in_a_row: int = 0   # the latest of them without one in between that was taken
     ended: bool = True      # what was trained since the last validation has been validated and logged
 
+    @property
+    def first_step_to_log(self) -> int:
+        """A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are logged again."""
+        between_epochs = self.step > 0 and self.batch == 0
+        return self.step + 1 if between_epochs else self.step
+
 
 def find_checkpoint(folder: Path, config: Config, resume: bool) -> dict | None:
     """The content of folder/last.pt; None where there is none.
@@ -101,6 +107,9 @@ def restore(trainer: "Trainer", saved: dict, path: Path) -> None:
     if saved.get("data_fingerprint", trainer.data.fingerprint) != trainer.data.fingerprint:
         raise InputError(f"data.train: holds other images or boxes than {path} was trained on. Resume with the same data, or "
                          "name another --output.")
+    if len(saved["sums"]) != len(trainer.sums):
+        raise InputError(f"{path}: was written by an older version of this code. Go on with that, or begin anew in another "
+                         f"--output, with --weights {path}.")
     for network, key in ((trainer.raw_model, "model"), (trainer.ema.model, "ema")):
         checkpoint.check_fits(network.state_dict(), saved[key], path)
     trainer.raw_model.load_state_dict(saved["model"])

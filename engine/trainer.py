@@ -35,8 +35,8 @@ from models import build_model
 from models.weights import load_partial
 
 AMP_TYPES = {"off": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Sums over the batches of an epoch, in this order: four loss terms, then counts.
-SUMS = ("box", "cls", "dfl", "auxiliary", "objects", "unassigned")
+# Sums over the batches of an epoch, in this order: four loss terms, then counts, the last of batches whose loss was finite.
+SUMS = ("box", "cls", "dfl", "auxiliary", "objects", "unassigned", "finite")
 
 
 class Trainer:
@@ -93,14 +93,11 @@ class Trainer:
         if train.compile:
             self.raw_model.compile()    # in place: names of weights stay, and the average above is not touched
         self.model = ranks.wrap(self.raw_model)
-        # A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are taken back.
-        here = self.position
-        unlogged = here.step + 1 if here.step and not here.batch else here.step
         self.lock = FolderLock(folder)
         ranks.from_main(self.lock.take)
         if ranks.is_main:
             checkpoint.remove_leftovers(folder)
-        self.log = RunLog(folder, here.epoch, unlogged) if ranks.is_main else None
+        self.log = RunLog(folder, self.position.epoch, self.position.first_step_to_log) if ranks.is_main else None
 
     def fit(self) -> int:
         """Train to the end; returns the script's exit code."""
@@ -154,9 +151,11 @@ class Trainer:
                 output = self.model(images)
             terms = self.criterion(output.main, output.auxiliary, batch.targets)
             self.scaler.scale(terms.total).backward()
-            finite &= terms.total.detach().isfinite()
-            # What is not finite is counted with the skipped steps; the epoch's means tell of the rest.
-            self.sums += torch.stack([getattr(terms, name).detach().float() for name in SUMS]).nan_to_num(0, 0, 0)
+            good = terms.total.detach().isfinite()
+            finite &= good
+            # A batch that is not finite shows among the skipped steps; the epoch's means are of the others.
+            figures = torch.stack([getattr(terms, name).detach().float() for name in SUMS[:-1]] + [good.float()])
+            self.sums += torch.where(good, figures, 0)
             self._show_training(batch, output)
             here.batch += 1
             here.step += 1
@@ -169,7 +168,8 @@ class Trainer:
             finite.fill_(True)
             self.seconds = before + time.perf_counter() - started
             if here.step % 10 < moment.accumulate:
-                bar.set_postfix(dict(zip(SUMS, (self.sums / here.batch).tolist(), strict=True)), refresh=False)
+                means = self.sums[:4] / self.sums[-1].clamp_min(1)
+                bar.set_postfix(dict(zip(SUMS, means.tolist(), strict=False)), refresh=False)
             if stop or (due and not last):
                 self._save_last(must=stop)
             if stop:
@@ -223,38 +223,15 @@ class Trainer:
         )
 
     def _end_epoch(self) -> None:
-        """Validate, log, save; then the next epoch begins."""
-        train, here = self.config.train, self.position
-        done = here.epoch + 1 == train.epochs or self._out_of_steps()
-        metrics = None
-        due = self.data.val_loader is not None and (done or (here.epoch + 1) % train.validate_every == 0)
-        if due or (done and self.data.statistics_loader):
-            self._save_last()       # a kill while it detects loses nothing
-            try:
-                if self.data.statistics_loader:
-                    take_statistics(self.ema.model, self.data.statistics_loader, self.ranks, self.stop)
-                metrics = self._validate() if due else None
-            except Stopped:
-                self._save_last(must=True)      # the disk may have been full
-                raise
-        sums = dict(zip(SUMS, self.ranks.all_sum(self.sums.clone()).tolist(), strict=True))
-        share = here.batch * self.ranks.world_size
-        if self.log:
-            record = {
-                "epoch": here.epoch,
-                "step": here.step,
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "loss": {name: sums[name] / share for name in SUMS[:4]},
-                "unassigned_share": sums["unassigned"] / max(sums["objects"], 1),
-                "skipped_steps": here.skipped,
-                "images_per_second": here.batch * train.batch_size / max(self.seconds, 1e-9),
-                "seconds": self.seconds,
-                **peak_memory(self.ranks.device),
-            }
-            if metrics:
-                record["val"] = {k: v for k, v in metrics.items() if k != "per_class"}
-            self.log.epoch(record)
-            print(epoch_line(record, train.epochs, HEADLINES[self.config.eval.protocol]), flush=True)
+        """Measure, log, save; then the next epoch begins.
+
+        A kill on the way repeats what came after the last save, so best.pt is written before the last.pt that says so.
+        """
+        here = self.position
+        done = here.epoch + 1 == self.config.train.epochs or self._out_of_steps()
+        started = time.perf_counter()
+        metrics = self._measure(done)
+        self._log_epoch(metrics, time.perf_counter() - started)
         here.ended = True
         self._save_best(metrics, done)
         if here.batch == self.schedule.batches_per_epoch:       # else train.max_steps ended it, and a resumed run goes on
@@ -262,6 +239,44 @@ class Trainer:
             self.seconds = 0.0
             self.sums.zero_()
         self._save_last(must=done)
+
+    def _measure(self, done: bool) -> dict | None:
+        """Make the average ready, with train.precise_batchnorm, and validate it, in epochs that call for it."""
+        train = self.config.train
+        due = self.data.val_loader is not None and (done or (self.position.epoch + 1) % train.validate_every == 0)
+        if not due and not (done and self.data.statistics_loader):
+            return None
+        self._save_last()       # a kill while it detects loses nothing
+        try:
+            if self.data.statistics_loader:
+                take_statistics(self.ema.model, self.data.statistics_loader, self.ranks, self.stop)
+            return self._validate() if due else None
+        except Stopped:
+            self._save_last(must=True)      # the disk may have been full
+            raise
+
+    def _log_epoch(self, metrics: dict | None, seconds: float) -> None:
+        """A line of log.jsonl and one on the screen; `seconds` went into measuring. All ranks take part."""
+        here = self.position
+        sums = dict(zip(SUMS, self.ranks.all_sum(self.sums.clone()).tolist(), strict=True))
+        if not self.log:
+            return
+        record = {
+            "epoch": here.epoch,
+            "step": here.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": {name: sums[name] / max(sums["finite"], 1) for name in SUMS[:4]},
+            "unassigned_share": sums["unassigned"] / max(sums["objects"], 1),
+            "skipped_steps": here.skipped,
+            "images_per_second": here.batch * self.config.train.batch_size / max(self.seconds, 1e-9),
+            "seconds": self.seconds,
+            "validation_seconds": round(seconds, 3),
+            **peak_memory(self.ranks.device),
+        }
+        if metrics:
+            record["val"] = {k: v for k, v in metrics.items() if k != "per_class"}
+        self.log.epoch(record)
+        print(epoch_line(record, self.config.train.epochs, HEADLINES[self.config.eval.protocol]), flush=True)
 
     def _validate(self) -> dict | None:
         """Metrics of the average on data.val; on rank 0, None elsewhere."""

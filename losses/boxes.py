@@ -45,7 +45,7 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def wasserstein_similarity(a: Tensor, b: Tensor, size: float) -> Tensor:
-    """Normalised Gaussian Wasserstein distance of boxes at equal places (Wang et al., arXiv 2110.13389, Eq 9), in 0..1.
+    """Normalised Gaussian Wasserstein distance of boxes at equal places (Wang et al., arXiv:2110.13389, section 3.2), in 0..1.
 
         NWD = exp(-W / size),    W^2 = |centre_a - centre_b|^2 + |side_a - side_b|^2 / 4
 

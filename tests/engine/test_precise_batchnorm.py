@@ -115,20 +115,21 @@ def test_a_stop_on_the_way_leaves_the_model_as_it_was() -> None:
     assert not changed(before, model.state_dict())
 
 
-def take_part(rank: int, port: int, folder: str) -> None:
-    """One of two processes: rank 0 has two of the batches and rank 1 one; each writes its model."""
+def take_part(rank: int, port: int, folder: str, given: list[Batch]) -> None:
+    """One of two processes, which take turns in taking a batch; each writes its model."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     with Ranks("cpu") as ranks:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(TwoLayers().eval())
-        take_statistics(model, batches()[rank::2], ranks)
+        take_statistics(model, given[rank::2], ranks)
         torch.save(model.state_dict(), Path(folder) / f"{rank}.pt")
 
 
-def test_two_ranks_that_share_the_batches_unequally_have_the_statistics_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, 1])
+def test_two_ranks_that_share_the_batches_unequally_have_the_statistics_of_one_process(tmp_path: Path, count: int) -> None:
     alone = TwoLayers().eval()
-    take_statistics(alone, batches(), Ranks("cpu"))
-    multiprocessing.spawn(take_part, (free_port(), str(tmp_path)), nprocs=2)
+    take_statistics(alone, batches()[:count], Ranks("cpu"))
+    multiprocessing.spawn(take_part, (free_port(), str(tmp_path), batches()[:count]), nprocs=2)
     for rank in range(2):
         for name, value in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
             torch.testing.assert_close(value, alone.state_dict()[name], rtol=1e-6, atol=1e-7, msg=f"{name} of rank {rank}")
@@ -158,7 +159,16 @@ def test_the_loader_draws_the_same_images_each_time_without_mosaic_and_ranks_sha
         assert torch.equal(one.images, other.images)
 
 
-def test_validation_and_best_have_the_statistics_and_training_does_not_see_them(tiny_run: object) -> None:
+def test_a_last_batch_of_a_single_image_is_left_out(tiny_set: object) -> None:
+    source = load_coco(tiny_set.root / "train.json", tiny_set.images, training=True)
+
+    def sizes(count: int) -> list[int]:
+        return [len(b.images) for b in statistics_loader(source, 64, 4, AugmentConfig(), 0, count, workers=0)]
+
+    assert (sizes(9), sizes(10), sizes(1)) == ([4, 4], [4, 4, 2], [1])
+
+
+def test_best_and_last_have_the_statistics(tiny_run: object) -> None:
     once = "train.validate_every=9"         # at the end alone, so that best.pt is of the last epoch
     assert tiny_run.train("plain", once) == 0
     assert tiny_run.train("precise", once, "train.precise_batchnorm=12") == 0
@@ -169,6 +179,16 @@ def test_validation_and_best_have_the_statistics_and_training_does_not_see_them(
     assert len(different) == sum("running_" in name for name in plain["ema"])       # this network has no auxiliary head
     best = checkpoint.load(tiny_run.folder / "precise/best.pt")["weights"]
     assert not changed(best, {name: precise["ema"][name] for name in best})
+
+
+def test_training_does_not_see_them(tiny_run: object) -> None:
+    """They are taken after the first epoch, and the second is the same with them and without."""
+    assert tiny_run.train("plain") == 0
+    assert tiny_run.train("precise", "train.precise_batchnorm=12") == 0
+    plain, precise = (checkpoint.load(tiny_run.folder / name / "last.pt") for name in ("plain", "precise"))
+    assert not changed(plain["model"], precise["model"])
+    averaged = {name for name in plain["ema"] if "running_" not in name}
+    assert not averaged & changed(plain["ema"], precise["ema"])
     logs = [[json.loads(line) for line in (tiny_run.folder / name / "log.jsonl").read_text().splitlines()]
             for name in ("plain", "precise")]
     assert [r["loss"] for r in logs[0]] == [r["loss"] for r in logs[1]]

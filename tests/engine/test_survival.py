@@ -26,6 +26,7 @@ from engine.signals import Stopped, StopRequest
 from engine.statistics import KeptStatistics
 from engine.trainer import Trainer
 from errors import InputError, MachineError, run
+from losses import Criterion, LossTerms
 from models import ModelConfig, build_model
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +168,12 @@ def test_numbers_that_are_not_finite_reach_neither_weights_nor_statistics_nor_th
 ) -> None:
     """The second batch overflows inside the network, as fp16 does: its forward spoils BatchNorm before the loss tells."""
     original, calls, kept = Trainer._optimizer_step, [0], {}
+    original_loss, losses = Criterion.__call__, []
+
+    def loss(criterion: Criterion, *arguments: object) -> LossTerms:
+        terms = original_loss(criterion, *arguments)
+        losses.append(float(terms.cls))
+        return terms
 
     def step(trainer: Trainer, *arguments: object) -> tuple[bool, bool]:
         calls[0] += 1
@@ -187,10 +194,13 @@ def test_numbers_that_are_not_finite_reach_neither_weights_nor_statistics_nor_th
 
     monkeypatch.setattr(Trainer, "_optimizer_step", step)
     monkeypatch.setattr(engine.trainer, "build_model", build)
+    monkeypatch.setattr(Criterion, "__call__", loss)
     assert tiny_run.train("run") == 0
     assert same(kept[1], kept[2])
     log = [json.loads(line) for line in (tiny_run.folder / "run/log.jsonl").read_text().splitlines()]
-    assert [r["skipped_steps"] for r in log] == [1, 1] and np.isfinite(log[0]["loss"]["box"])
+    assert [r["skipped_steps"] for r in log] == [1, 1]
+    assert np.isfinite(losses[:3]).tolist() == [True, False, True]
+    assert log[0]["loss"]["cls"] == pytest.approx((losses[0] + losses[2]) / 2)         # the mean of those that were
     assert "skipped steps 1" in capsys.readouterr().out
     saved = checkpoint.load(tiny_run.folder / "run/last.pt")
     assert all(torch.isfinite(v).all() for name in ("model", "ema") for v in saved[name].values())

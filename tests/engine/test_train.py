@@ -18,7 +18,7 @@ from engine.trainer import Trainer
 from errors import InputError
 
 ROOT = Path(__file__).parents[2]
-TIMES = ("images_per_second", "seconds", "peak_memory_gib")
+TIMES = ("images_per_second", "seconds", "validation_seconds", "peak_memory_gib")
 
 
 def records(folder: Path) -> list[dict]:

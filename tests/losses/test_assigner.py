@@ -58,7 +58,7 @@ def nwd(a, b, size):
     return math.exp(-math.sqrt(((mean_a - mean_b) ** 2).sum() + ((deviation_a - deviation_b) ** 2).sum()) / size)
 
 
-def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_box_side=0, share=0):
+def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_box_side=0, share=0, size=12.8):
     """{(image, anchor): (object, weight)} by filling an (objects x anchors) table."""
     scores, predicted, points = scores.double().numpy(), predicted.double().numpy(), points.double().numpy()
     truth, labels, image = targets.boxes.double().numpy(), targets.labels.numpy(), targets.image_index.numpy()
@@ -73,7 +73,7 @@ def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_
         inside[n] = (points > box[:2]).all(1) & (points < box[2:]).all(1)
         for a in np.flatnonzero(inside[n]):
             overlap[n, a] = (1 - share) * max(ciou(truth[n], predicted[image[n], a]), 0)
-            overlap[n, a] += share * nwd(truth[n], predicted[image[n], a], 12.8)
+            overlap[n, a] += share * nwd(truth[n], predicted[image[n], a], size)
             metric[n, a] = scores[image[n], a, labels[n]] ** alpha * overlap[n, a] ** beta
         best = np.argsort(-metric[n], kind="stable")[:topk]
         chosen[n, best] = inside[n, best] & (metric[n, best] > 0)
@@ -94,13 +94,14 @@ def dense(scores, predicted, points, targets, topk=10, alpha=0.5, beta=6.0, min_
 LEVELS = {"P3-P5": ((20, 12, 8), (10, 6, 16), (5, 3, 32)), "P2-P5": ((24, 16, 4), (12, 8, 8), (6, 4, 16), (3, 2, 32))}
 
 
-@pytest.mark.parametrize(("min_box_side", "share"), [(0, 0), (8, 0), (16, 0), (8, 0.5), (0, 1)])
+@pytest.mark.parametrize(("min_box_side", "share", "size"),
+                         [(0, 0, 12.8), (8, 0, 12.8), (16, 0, 12.8), (8, 0.5, 12.8), (0, 1, 5)])
 @pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS.keys())
 @pytest.mark.parametrize("seed", range(4))
-def test_sparse_equals_dense(seed, levels, min_box_side, share):
+def test_sparse_equals_dense(seed, levels, min_box_side, share, size):
     scores, predicted, points, strides, targets = scene(seed, levels)
-    expected = dense(scores, predicted, points, targets, min_box_side=min_box_side, share=share)
-    assigner = TaskAlignedAssigner(num_classes=5, min_box_side=min_box_side, nwd=share)
+    expected = dense(scores, predicted, points, targets, min_box_side=min_box_side, share=share, size=size)
+    assigner = TaskAlignedAssigner(num_classes=5, min_box_side=min_box_side, nwd=share, nwd_size=size)
     found = assigner(scores, predicted, points, strides, targets, levels)
     got = {
         (i, a): (t, w)

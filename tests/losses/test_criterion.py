@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from losses import Criterion, LossConfig, TaskAlignedAssigner
+from errors import InputError
+from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
 from losses.boxes import complete_iou, intersection_over_union, wasserstein_similarity
 from losses.criterion import distribution_focal_loss, predicted_boxes
 from models.head import HeadOutput, make_anchors
@@ -53,17 +54,51 @@ def test_wasserstein_similarity_by_hand():
     assert torch.isfinite(a.grad).all()
 
 
-def test_the_box_loss_takes_its_share_of_the_wasserstein_similarity():
+@pytest.mark.parametrize("size", [12.8, 5.0])
+def test_the_box_loss_takes_its_share_of_the_wasserstein_similarity(size):
     """In pixels, whatever the stride: its terms change linearly from CIoU's to the similarity's."""
     output = head()
     assigner = TaskAlignedAssigner(3)
-    boxes = [Criterion(LossConfig(nwd=share), assigner)(output, None, SOME).box.item() for share in (0, 0.25, 1)]
+    boxes = [Criterion(LossConfig(nwd=share, nwd_size=size), assigner)(output, None, SOME).box.item() for share in (0, 0.25, 1)]
     points, strides, levels = output.anchors
     predicted = predicted_boxes(output)
     image, anchor, target, weight = assigner(output.class_logits.detach().sigmoid(), predicted, points, strides, SOME, levels)
-    similarity = wasserstein_similarity(predicted[image, anchor], SOME.boxes[target], 12.8)
+    similarity = wasserstein_similarity(predicted[image, anchor], SOME.boxes[target], size)
     assert boxes[2] == pytest.approx(7.5 * (weight * (1 - similarity)).sum().item() / max(weight.sum().item(), 1), rel=1e-4)
     assert boxes[1] == pytest.approx(0.75 * boxes[0] + 0.25 * boxes[2], rel=1e-4)
+
+
+@pytest.mark.parametrize(("config", "value", "words"), [
+    (LossConfig, {"nwd": 1.5}, "loss.nwd: 1.5 is no share"), (LossConfig, {"nwd_size": 0}, "loss.nwd_size: 0 is not above 0"),
+    (AssignerConfig, {"nwd": -1}, "assigner.nwd: -1 is no share"),
+    (AssignerConfig, {"nwd_size": -2}, "assigner.nwd_size: -2 is not above 0"),
+])
+def test_a_share_outside_0_to_1_and_a_size_of_nothing_are_refused(config, value, words):
+    with pytest.raises(InputError, match=words):
+        config(**value)
+
+
+def test_the_weight_of_the_aspect_ratio_is_a_constant_for_the_gradient_of_ciou():
+    """Against differences of CIoU whose alpha is held at the place where the gradient is taken, in float64 by NumPy."""
+    a, b = np.array([2.0, 3, 15, 9]), np.array([4.0, 1, 12, 17])
+
+    def parts(box):
+        (wa, ha), (wb, hb) = box[2:] - box[:2], b[2:] - b[:2]
+        overlap = np.prod(np.maximum(np.minimum(box[2:], b[2:]) - np.maximum(box[:2], b[:2]), 0))
+        iou = overlap / (wa * ha + wb * hb - overlap)
+        diagonal = ((np.maximum(box[2:], b[2:]) - np.minimum(box[:2], b[:2])) ** 2).sum()
+        distance = (((box[:2] + box[2:] - b[:2] - b[2:]) / 2) ** 2).sum()
+        aspect = 4 / np.pi**2 * (np.arctan(wb / hb) - np.arctan(wa / ha)) ** 2
+        return iou - distance / diagonal, aspect, iou
+
+    _, aspect, iou = parts(a)
+    alpha = aspect / (1 - iou + aspect)
+    steps = np.eye(4) * 1e-5
+    value = [[(lambda first, second, _: first - alpha * second)(*parts(a + sign * step)) for sign in (1, -1)] for step in steps]
+    expected = [(up - down) / 2e-5 for up, down in value]
+    box = torch.tensor(a, requires_grad=True)
+    complete_iou(box, torch.tensor(b)).backward()
+    np.testing.assert_allclose(box.grad.numpy(), expected, rtol=1e-5)
 
 
 def test_dfl_by_hand():
