@@ -365,8 +365,18 @@ except OSError as error:
      InputError, ("train.workers", "/dev/shm", "--shm-size", "train.workers=0")),
     (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to write to file "
                   "</torch_1_2>: No space left on device (28)"), InputError, ("train.workers", "/dev/shm")),
+    (RuntimeError("unable to open shared memory object </torch_1_2> in read-write mode: No space left on device (28)"),
+     InputError, ("train.workers", "/dev/shm")),
+    (RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>: Success (0)"),
+     InputError, ("train.workers", "/dev/shm")),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
      InputError, ("train.workers", "lower", "--resume")),
+    (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+     InputError, ("train.workers", "lower", "--resume")),
+    (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                  "RuntimeError: shape '[3, 8]' is invalid for input of size 23"), None, ()),
+    (RuntimeError("No valid triton configs. OutOfResources: out of resource: shared memory, Required: 262144, Hardware limit: "
+                  "232448. Reducing block sizes or `num_stages` may help."), None, ()),
     (RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"),
      MachineError, ("process of this run was lost", "--resume")),
     (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None, ()),
