@@ -55,6 +55,8 @@ class Trainer:
         train = config.train
         if train.amp == "fp16" and ranks.device.type == "cpu":
             raise InputError("train.amp: fp16 needs a GPU. Use train.amp=bf16 or train.amp=off on a CPU.")
+        self.lock = FolderLock(folder, watched=folder / "last.pt")
+        ranks.from_main(self.lock.wait)     # it is taken below, when nothing can be refused any more
         saved = ranks.from_main(lambda: find_checkpoint(folder, config, resume))
 
         self.data = TrainingData(config, ranks)
@@ -96,7 +98,6 @@ class Trainer:
         # A whole epoch's figures stand at its last step, and stay; those of one that train.max_steps cut are taken back.
         here = self.position
         unlogged = here.step + 1 if here.step and not here.batch else here.step
-        self.lock = FolderLock(folder)
         ranks.from_main(self.lock.take)
         if ranks.is_main:
             checkpoint.remove_leftovers(folder)

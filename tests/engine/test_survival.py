@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -492,3 +493,55 @@ def test_a_second_run_in_a_folder_is_refused_before_it_writes_and_may_go_on_when
     other.join(60)
     assert tiny_run.train("run", "--resume") == 0
     assert not lock.exists()
+
+
+def save_and_leave(folder: str, content: str, held: object) -> None:
+    """Another process that trains there, and saves and ends a second after it was asked to."""
+    lock = FolderLock(Path(folder))
+    lock.take()
+    held.set()
+    time.sleep(1)
+    os.replace(content, Path(folder, "last.pt"))
+    lock.release()
+
+
+def test_a_run_that_is_started_while_another_ends_goes_on_from_what_that_one_saves(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run.folder / "run"
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+    first = (run / "last.pt").read_bytes()
+    assert tiny_run.train("run", "--resume", "train.max_steps=3") == 0
+    (run / "last.pt").rename(run / "later.pt")
+    (run / "last.pt").write_bytes(first)
+    steps = []
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: steps.append(trainer.position.step) or trainer.lock.release() or 0)
+    held = multiprocessing.get_context("spawn").Event()
+    other = multiprocessing.get_context("spawn").Process(target=save_and_leave, args=(str(run), str(run / "later.pt"), held))
+    other.start()
+    assert held.wait(60)
+    assert tiny_run.train("run", "--resume") == 0
+    other.join(60)
+    assert steps == [3]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_checkpoint_that_another_run_writes_while_this_one_starts_is_not_overwritten(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """The other one begins after this one has looked for a checkpoint, and ends before it takes the folder."""
+    run, content = tiny_run.folder / "run", {}
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+    if not begun:
+        (run / "last.pt").unlink()
+
+    def meanwhile(config: ModelConfig) -> torch.nn.Module:
+        (run / "beside").write_bytes(b"another's")
+        os.replace(run / "beside", run / "last.pt")
+        content.update({path: path.read_bytes() for path in run.rglob("*") if path.is_file()})
+        return build_model(config)
+
+    monkeypatch.setattr(engine.trainer, "build_model", meanwhile)
+    with pytest.raises(InputError, match=r"another run wrote .*run/last\.pt while this one was starting\..*--resume"):
+        tiny_run.train("run", "--resume")
+    assert content == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
