@@ -100,7 +100,10 @@ def open_cache(source: Source, kind: str, root: Path, folder: Path, listing: Pat
                 file = _open_complete(path, size)
             fcntl.flock(file, fcntl.LOCK_SH)        # in use: see _remove_orphans
     except OSError as error:
-        file = _open_complete(path, size) if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else None
+        file = None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):     # of someone else: perhaps it may be read
+            with suppress(OSError):
+                file = _open_complete(path, size)
         if file is None:
             where = f"{folder}, which cannot be used ({error.strerror})"
             raise InputError(f"data.cache: {kind} keeps decoded images in {where}. {_way_out(kind)}") from None

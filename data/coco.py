@@ -3,8 +3,10 @@
 What cannot be true is an error that names the entry. For testing the evaluator reads the file itself.
 """
 import difflib
+import gzip
 import json
 import os
+import zlib
 from collections import Counter
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,8 @@ import numpy as np
 
 from data.source import FARTHEST, ImageRecord, Source, assemble, files_below
 from errors import InputError
+
+GZIP = b"\x1f\x8b"            # that such a file begins with
 
 
 def load_coco(
@@ -50,9 +54,20 @@ def load_coco(
     return assemble(names, ids, records, image, label, box, ("crowds", crowd), training)
 
 
+def read_json(path: Path) -> object:
+    """The content of a JSON file, compressed by gzip or not, whatever its name. Raises OSError, ValueError, RecursionError."""
+    content = path.read_bytes()
+    if content.startswith(GZIP):
+        try:
+            content = gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"a gzip file that is damaged or was cut off: {error}") from None
+    return json.loads(content)
+
+
 def _read_json(path: Path, key: str) -> object:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except FileNotFoundError:
         remedy = "Name a COCO JSON file."
         if key.startswith("data."):

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.coco import load_coco
+from data.coco import load_coco, read_json
 from data.folders import appearing
 from data.source import Source
 from data.tiling import Grid, Tiling, tiling
@@ -167,7 +167,7 @@ def cut(annotations: list[Path], images: Path, output: Path, how: Cutting) -> li
     plan, contents, lines = Plan(how), {}, []
     for path in annotations:
         source = load_coco(path, images, key="--annotations", images_key="--images", training=False)
-        contents[path.stem], counts = plan.cut(json.loads(path.read_bytes()), source)
+        contents[_name(path)], counts = plan.cut(read_json(path), source)
         if not counts["tiles"]:
             raise InputError(f"--drop-empty: no tile of {path} holds an object, so that nothing is left. Leave the option out.")
         lines.append(f"{path.name}: {_summary(counts, how)}")
@@ -184,11 +184,16 @@ def _check(annotations: list[Path], output: Path, how: Cutting) -> None:
     """Refuse before anything is read what can be refused then."""
     if not 0 <= how.keep <= 1:
         raise InputError(f"--keep: {how.keep} is outside 0..1. Name the least share of an object, such as 0.5.")
-    stem, times = Counter(path.stem for path in annotations).most_common(1)[0]
+    name, times = Counter(map(_name, annotations)).most_common(1)[0]
     if times > 1:
-        raise InputError(f"--annotations: {times} files would become {stem}.json. Rename them, or cut each on its own.")
+        raise InputError(f"--annotations: {times} files would become {name}.json. Rename them, or cut each on its own.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output: {output} exists and is not an empty folder. Name another folder, or remove it.")
+
+
+def _name(annotations: Path) -> str:
+    """What the new annotation file is called, but for its ending."""
+    return Path(annotations.name.removesuffix(".gz")).stem
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
@@ -224,7 +229,7 @@ def _summary(counts: Counter, how: Cutting) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and cut."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="FILE", help="COCO JSON, one or several")
+    parser.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="FILE", help="COCO JSON, gzip or not")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where the file names in them start")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the new set, for data.root")
     parser.add_argument("--tile", type=int, required=True, metavar="PX", help="side of a tile, such as train.image_size")

@@ -15,7 +15,7 @@ from data.pixels import read_image
 from errors import InputError
 
 WHOLE = 1 << 27         # pixels up to which an image is decoded whole, 400 MB; larger ones only where rasterio is missing
-CACHE = 256             # MB of decoded blocks that GDAL keeps; its default is a share of the machine's memory
+CACHE = 256 << 20       # bytes of decoded blocks that GDAL keeps; its default is a share of the machine's memory
 # By content, not by name: a file of another format may tell GDAL to open further files, or addresses on the net.
 FORMATS = {b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG": "PNG",
            b"\xff\xd8\xff": "JPEG"}
@@ -75,6 +75,9 @@ class RowScene(Scene):
             raise InputError(f"{path}: has a palette. Make three bands of it, as by gdal_translate -expand rgb.")
 
     def __enter__(self) -> "RowScene":
+        import rasterio
+
+        self.stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))         # holds until it is left: around all that is read
         self.stack.enter_context(self.dataset)
         return self
 
@@ -183,7 +186,7 @@ def _open(path: Path) -> object | None:
         driver = next((driver for magic, driver in FORMATS.items() if head.startswith(magic)), None)
         if driver is None:
             return None
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")         # that most images are not georeferenced
             return rasterio.open(str(path.absolute()), driver=driver)
     except OSError:                                 # read_image tells what is wrong

@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and compare; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.compare", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ground-truth", type=Path, help="COCO annotations")
+    parser.add_argument("--ground-truth", type=Path, help="COCO annotations, gzip or not")
     parser.add_argument("--images", type=Path, help="the folder that their file names start from")
     parser.add_argument("--split", choices=("train", "val", "test"),
                         help="in place of both: which of the first checkpoint's data.* (default: test)")

@@ -151,7 +151,8 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a TOML file and what it is based on, then apply `section.key=value` overrides."""
     tree = _read(Path(path), seen=())
     _apply_overrides(tree, overrides or [])
-    if "num_classes" in tree.get("model", {}):
+    model = tree.get("model")
+    if isinstance(model, dict) and "num_classes" in model:      # else from_dict tells
         raise InputError("model.num_classes: the data set decides the number of classes. Remove the key.")
     return from_dict(tree, str(path))
 

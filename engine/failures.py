@@ -7,9 +7,11 @@ import torch
 from engine.config import Config
 from errors import InputError, MachineError
 
-# What torch's messages hold, in lower case.
-SHARED_MEMORY = ("bus error", "shared memory", "unable to write to file </torch", "unable to open shared memory")
-KILLED_WORKER = ("dataloader worker",)
+# What torch's messages hold, in lower case. An error of our code in a worker ("Caught ... in DataLoader worker process 0"), and
+# a kernel that asks for more of a GPU's shared memory than it has, are others, and pass with their traceback.
+SHARED_MEMORY = ("killed by signal: bus error", "workers are out of shared memory", "unable to write to file </torch",
+                 "unable to open shared memory object </torch", "unable to allocate shared memory(shm) for file </torch")
+KILLED_WORKER = ("dataloader worker (pid",)
 LOST_RANK = ("connection closed by peer", "connection reset by peer", "broken pipe", "connectfull", "socket timeout",
              "nccl error", "ncclremoteerror", "watchdog", "timed out waiting", "heartbeat monitor")
 

@@ -3,6 +3,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,22 +18,30 @@ class FolderLock:
     that are forked from it do not hold it on.
 
     Args:
-        folder: of the run; made if need be.
+        folder: of the run; made when the lock is taken.
+        watched: a file that the caller reads between the making of this object and `take`.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, watched: Path | None = None):
         self.folder = folder
         self.path = folder / ".lock"
         self.file = None
+        self.watched, self.seen = watched, _state(watched)
+
+    def wait(self) -> None:
+        """Until no other process holds it, as one that was stopped may still save; nothing is made. Raises InputError when that
+        takes too long."""
+        self._wait_until(self._is_free)
+        self.seen = _state(self.watched)
 
     def take(self) -> None:
-        """Raises InputError when another process holds it."""
+        """Raises InputError when another process holds it, or held it meanwhile and wrote the watched file."""
         make_folder(self.folder)
-        deadline = time.monotonic() + PATIENCE
-        while not self._taken():
-            if time.monotonic() > deadline:
-                raise InputError(f"--output: another run is writing into {self.folder}. Stop it, or name another folder.")
-            time.sleep(0.2)
+        self._wait_until(self._taken)
+        if _state(self.watched) != self.seen:
+            self.release()
+            raise InputError(f"--output: another run wrote {self.watched} while this one was starting. Start it again with "
+                             "--resume, or name another folder.")
 
     def release(self) -> None:
         """Let go, and leave no file behind."""
@@ -40,6 +49,26 @@ class FolderLock:
             self.path.unlink(missing_ok=True)
             os.close(self.file)
             self.file = None
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            if time.monotonic() > deadline:
+                raise InputError(f"--output: another run is writing into {self.folder}. Stop it, or name another folder.")
+            time.sleep(0.2)
+
+    def _is_free(self) -> bool:
+        try:
+            file = os.open(self.path, os.O_RDWR)
+        except OSError:             # none has been made; what else is wrong is told when it is taken
+            return True
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        finally:
+            os.close(file)          # and lets go
+        return True
 
     def _taken(self) -> bool:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT)
@@ -56,3 +85,12 @@ class FolderLock:
                 return True
         os.close(file)
         return False
+
+
+def _state(path: Path | None) -> tuple[int, int, int] | None:
+    """What differs once a file has been written anew; None where there is none."""
+    try:
+        status = path and path.stat()
+    except OSError:
+        return None
+    return status and (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -1,5 +1,6 @@
 """What test.py does: score a checkpoint on a split, or a file of detections against a file of annotations."""
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ def test_checkpoint(
         output = output or path.parent / split
         if ranks.is_main:
             _make_places(output, markdown)
+            _remove_leftovers(output)
             truth = read_truth(config, split, class_names)      # now, not after hours of detecting
             print(f"{path}: {source.summary()}")
         with in_one_line(config, ranks.world_size, training=False, side=tiling.tile if tiling else None):
@@ -120,6 +122,28 @@ def _make_places(output: Path, markdown: Path | None) -> None:
         raise InputError(f"--markdown: {markdown.parent} cannot be a folder ({error.strerror}). Name another file.") from None
     if not os.access(markdown if markdown.exists() else markdown.parent, os.W_OK):
         raise InputError(f"--markdown: {markdown} may not be written. Name another file.")
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what tests that were killed while writing left beside their results; another one may be writing there now."""
+    for path in output.glob(".*.json.*.tmp"):
+        process = path.suffixes[-2][1:]
+        if process.isdecimal() and _is_gone(int(process)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_gone(process: int) -> bool:
+    """Whether a process has ended; one with our own number has, in a container that counts from 1 again."""
+    if process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)         # no signal, but looks for the process
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:         # someone else's
+        return False
+    return False
 
 
 def subject_of(config: ModelConfig, num_images: int) -> Subject:

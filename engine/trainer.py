@@ -55,6 +55,8 @@ class Trainer:
         train = config.train
         if train.amp == "fp16" and ranks.device.type == "cpu":
             raise InputError("train.amp: fp16 needs a GPU. Use train.amp=bf16 or train.amp=off on a CPU.")
+        self.lock = FolderLock(folder, watched=folder / "last.pt")
+        ranks.from_main(self.lock.wait)     # it is taken below, when nothing can be refused any more
         saved = ranks.from_main(lambda: find_checkpoint(folder, config, resume))
 
         self.data = TrainingData(config, ranks)
@@ -93,7 +95,6 @@ class Trainer:
         if train.compile:
             self.raw_model.compile()    # in place: names of weights stay, and the average above is not touched
         self.model = ranks.wrap(self.raw_model)
-        self.lock = FolderLock(folder)
         ranks.from_main(self.lock.take)
         if ranks.is_main:
             checkpoint.remove_leftovers(folder)

@@ -168,7 +168,7 @@ def write_detections(path: str | os.PathLike, detections: DetectionArrays) -> No
     """
     path = Path(path)
     _not_finite(detections, str(path)).refuse(len(detections))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="ascii") as file:
             file.write("[")

@@ -1,6 +1,5 @@
 """Read a COCO file that may be wrong everywhere: what can be used is kept, what cannot is noted."""
 import difflib
-import json
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from data.check.findings import Findings
 from data.check.listing import Listing
+from data.coco import read_json
 from data.source import FARTHEST
 
 NO_BOX = (np.nan,) * 4
@@ -77,7 +77,7 @@ def read_coco(file: Path, classes: tuple[str, ...], split: str, found: Findings)
 
 def _content(file: Path, split: str, found: Findings) -> tuple[list, list, list] | None:
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not JSON: {error}"
         found.add("annotation_file", split, detail=f"{file}: {reason}")

@@ -237,6 +237,15 @@ def test_a_folder_that_cannot_be_used_is_told(tiny_set: object) -> None:
         cached(tiny_set)
 
 
+def test_a_folder_that_someone_else_keeps_closed_is_told(tiny_set: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(data.cache, "FileIO", closed)       # as mode 700 does, but for root
+    with pytest.raises(InputError, match=r"pixel_cache, which cannot be used \(Permission denied\)\. .*data.cache_dir"):
+        cached(tiny_set)
+
+
 def test_an_image_that_is_broken_is_told_as_without_a_cache(tiny_set: object) -> None:
     Path(load(tiny_set).images[2].path).write_bytes(b"no image")
     with pytest.raises(InputError, match="002.png: cannot be decoded"):

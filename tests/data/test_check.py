@@ -1,4 +1,5 @@
 """data.check: every planted defect is found, exactly it, with its count and culprit; what train.py refuses is never passed."""
+import gzip
 import json
 import re
 import shutil
@@ -28,6 +29,11 @@ def test_a_clean_set_is_clean(clean, check, capsys):
     assert "Nothing is wrong." in page and "12 image files were decoded" in page and "Exit code 0" in page
     assert [found["splits"][s]["images"] for s in SPLITS] == [6, 3, 3]
     assert found["splits"]["train"]["by_class"] == {"alpha": 6, "beta": 6, "gamma": 6}
+
+
+def test_annotations_in_gzip_are_read(clean, check):
+    (clean.root / "val.json").write_bytes(gzip.compress((clean.root / "val.json").read_bytes()))
+    assert check(clean.root)[0] == 0
 
 
 def rename(split, k, name):

@@ -1,5 +1,6 @@
 """Reading a COCO set: labels and ids, what training leaves out, and every way in which a file can be wrong."""
 import copy
+import gzip
 
 import cv2
 import numpy as np
@@ -139,6 +140,27 @@ def test_bad_content_is_named(tiny_set, change, message, training):
     with pytest.raises(InputError, match=message) as caught:
         load(tiny_set, content, training=training)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train.json.gz", "packed.json"])
+def test_gzip_makes_no_difference(tiny_set, name):
+    plain = load(tiny_set)
+    (tiny_set.root / name).write_bytes(gzip.compress((tiny_set.root / "train.json").read_bytes()))
+    packed = load_coco(tiny_set.root / name, tiny_set.images, training=True)
+    assert packed.images == plain.images and packed.class_names == plain.class_names
+    for index in range(len(plain)):
+        for ours, theirs in zip(packed.objects(index), plain.objects(index), strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_a_damaged_gzip_file_is_named(tiny_set, tmp_path):
+    whole = gzip.compress(np.random.default_rng(0).bytes(5000).hex().encode())
+    middle = bytearray(whole)
+    middle[2000:2100] = bytes(100)
+    for damaged in (whole[:-9], whole[:5], bytes(middle), b"\x1f\x8bno gzip at all"):
+        (tmp_path / "damaged.json").write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged.json: cannot be read .a gzip file that is damaged or was cut .*Replace"):
+            load_coco(tmp_path / "damaged.json", tiny_set.images, training=True)
 
 
 def test_bad_files_are_named(tiny_set, tmp_path):

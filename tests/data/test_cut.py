@@ -1,4 +1,5 @@
 """Tiles of large images hold the very pixels and, for each object, what a hand that draws it on the tile would draw."""
+import gzip
 import json
 from pathlib import Path
 
@@ -193,6 +194,16 @@ def test_files_share_what_they_both_list_and_empty_tiles_can_go(large: LargeSet,
     assert {f.name for f in (large.root / "cut/images").iterdir()} == {"a__0_0.png", "a__60_0.png", "b__60_0.png"}
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("train.json: 3 images, 2 objects -> 2 tiles, 2 boxes") and out[1].startswith("val.json: 2 images")
+
+
+def test_annotations_in_gzip_are_cut_alike(large: LargeSet) -> None:
+    large.image("a.png", 160, 100)
+    large.object(3, 5, 20, 10)
+    content = large.cut()
+    (large.root / "train.json.gz").write_bytes(gzip.compress((large.root / "train.json").read_bytes()))
+    assert main(large.arguments(names=("train.json.gz",), output="packed")) == 0
+    assert [path.name for path in (large.root / "packed/annotations").iterdir()] == ["train.json"]
+    assert json.loads((large.root / "packed/annotations/train.json").read_text()) == content
 
 
 def test_the_counts(large: LargeSet, capsys: pytest.CaptureFixture) -> None:

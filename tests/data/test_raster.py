@@ -3,7 +3,8 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,28 @@ def test_rows_are_those_of_the_whole_image(write: Write, tmp_path: Path, monkeyp
         assert np.array_equal(scene.piece(10, 20, 30, 40), expected[20:60, 10:40])
         small = scene.reduced(35, 45)
     assert np.abs(small.astype(float) - whole.reduced(35, 45)).max() <= 1 and small.shape == (45, 35, 3)
+
+
+def test_gdal_keeps_256_mib_of_blocks_while_a_scene_is_read(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rasterio, held = sys.modules["rasterio"], []
+
+    @contextmanager
+    def env(original: object = rasterio.Env, **options: int) -> Iterator[None]:
+        held.append(options)
+        with original(**options):
+            yield
+        held.pop()
+
+    monkeypatch.setattr(rasterio, "Env", env)
+    monkeypatch.setattr(raster, "WHOLE", 1000)
+    with open_scene(write(tmp_path / "scene.tif", np.zeros((3, 90, 70), np.uint8))) as scene:
+        scene.rows(0, 90)
+        assert held == [{"GDAL_CACHEMAX": 268_435_456}]         # GDAL takes what is below 100,000 for MB, rasterio bytes
+        if hasattr(rasterio, "_env"):                           # what GDAL itself says; the stand-in has none
+            assert rasterio._env.get_gdal_config("GDAL_CACHEMAX") == 268_435_456
+    assert not held
 
 
 def test_the_place_on_earth(write: Write, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_classes_can_be_listed_with_commas_or_as_toml(tmp_path: Path) -> None:
     ("[train]\nepoch = 5", [], ("train.epoch", "'train.epochs'")),
     ("[trian]\nepochs = 5", [], ("'trian'", "'train'")),
     ("train = 5", [], ("'train'", "section")),
+    ("model = 3", [], ("'model'", "section")),
+    ("model = 'num_classes'", [], ("'model'", "section")),
     ("[train]\nepochs = 2.5", [], ("train.epochs", "2.5", "whole number")),
     ("[train]\nepochs = true", [], ("train.epochs", "whole number")),
     ("[train]\nlr = nan", [], ("train.lr", "finite")),

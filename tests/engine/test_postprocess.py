@@ -1,9 +1,14 @@
 """Choosing detections: equal to the textbook algorithm, whatever the number of candidates, classes and rounds."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from engine import postprocess
+from data import Batch, Targets
+from data.batch import ImageMeta
+from engine import evaluator, postprocess
+from engine.config import EvalConfig
 from engine.postprocess import select, to_original
 
 
@@ -66,3 +71,36 @@ def test_boxes_go_back_to_the_image_and_end_at_its_border() -> None:
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0], [-4.0, -2.0, 1000.0, 1000.0]])
     own = to_original(boxes, (0.5, 2.0), width=100, height=300)
     assert own.tolist() == [[20.0, 10.0, 60.0, 20.0], [0.0, 0.0, 100.0, 300.0]]
+
+
+class Blind(torch.nn.Module):
+    """A network whose output does not depend on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(main=None)
+
+
+def test_what_lies_in_the_padding_is_no_detection_takes_no_place_and_suppresses_nothing(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of 1280 x 1200, fitted to 640 x 640: below row 600 is grey."""
+    rows = [
+        ((10, 610, 30, 630), 0.9),
+        ((10, 600, 30, 620), 0.8),              # begins at the border
+        ((300, 602, 320, 642), 0.7),            # overlaps the next one by 36 / 44
+        ((300, 598, 320, 638), 0.6),
+        ((100, 590, 120, 610), 0.5),
+        ((50, 50, 60, 60), 0.4),
+    ]
+    boxes = torch.tensor([[box for box, _ in rows]], dtype=torch.float32)
+    scores = torch.tensor([[[score] for _, score in rows]])
+    monkeypatch.setattr(evaluator, "decode", lambda _: (boxes, scores))
+    batch = Batch(torch.zeros(1, 3, 640, 640, dtype=torch.uint8), Targets.none(), [ImageMeta(1, "", 1280, 1200, (0.5, 0.5))])
+    (found,), capped = evaluator.detect(Blind(), batch, EvalConfig(conf=0.1, nms=0.7, max_det=3))
+    assert found.boxes.tolist() == [[600, 1196, 640, 1200], [200, 1180, 240, 1200], [100, 100, 120, 120]]
+    assert found.scores.tolist() == pytest.approx([0.6, 0.5, 0.4]) and found.labels.tolist() == [0, 0, 0]
+    assert capped == 0

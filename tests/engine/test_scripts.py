@@ -1,6 +1,8 @@
 """test.py and predict.py on a trained checkpoint: files, figures and pictures that agree with each other."""
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -36,6 +38,16 @@ def test_the_detections_that_test_writes_score_to_the_metrics_that_it_writes(
     assert test_script.main([*arguments, "--protocol", "coco", "--output", str(tmp_path / "c")]) == 0
     assert "AP_l" in metrics(tmp_path / "c") and metrics(tmp_path / "c")["AP"] == pytest.approx(written["AP"])
     assert evaluate(json.loads(Path(truth).read_text()), detections, AITOD) == written
+
+
+def test_what_a_killed_test_left_is_removed_but_not_what_another_writes(trained: object, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    kept = {f".detections.json.{os.getppid()}.tmp", ".detections.json.mine.tmp", ".last.pt.123.tmp"}
+    for name in (*kept, f".detections.json.{ended.pid}.tmp", f".ground_truth.json.{os.getpid()}.tmp"):
+        (tmp_path / name).write_text("half")
+    assert test_script.main(["--checkpoint", str(trained.folder / "run/best.pt"), "--output", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.glob(".*")} == kept
 
 
 def test_voc_of_files_and_of_a_checkpoint_agree_and_the_tables_are_written(trained: object, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -375,8 +376,18 @@ except OSError as error:
      InputError, ("train.workers", "/dev/shm", "--shm-size", "train.workers=0")),
     (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to write to file "
                   "</torch_1_2>: No space left on device (28)"), InputError, ("train.workers", "/dev/shm")),
+    (RuntimeError("unable to open shared memory object </torch_1_2> in read-write mode: No space left on device (28)"),
+     InputError, ("train.workers", "/dev/shm")),
+    (RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>: Success (0)"),
+     InputError, ("train.workers", "/dev/shm")),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
      InputError, ("train.workers", "lower", "--resume")),
+    (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+     InputError, ("train.workers", "lower", "--resume")),
+    (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                  "RuntimeError: shape '[3, 8]' is invalid for input of size 23"), None, ()),
+    (RuntimeError("No valid triton configs. OutOfResources: out of resource: shared memory, Required: 262144, Hardware limit: "
+                  "232448. Reducing block sizes or `num_stages` may help."), None, ()),
     (RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"),
      MachineError, ("process of this run was lost", "--resume")),
     (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), None, ()),
@@ -492,3 +503,55 @@ def test_a_second_run_in_a_folder_is_refused_before_it_writes_and_may_go_on_when
     other.join(60)
     assert tiny_run.train("run", "--resume") == 0
     assert not lock.exists()
+
+
+def save_and_leave(folder: str, content: str, held: object) -> None:
+    """Another process that trains there, and saves and ends a second after it was asked to."""
+    lock = FolderLock(Path(folder))
+    lock.take()
+    held.set()
+    time.sleep(1)
+    os.replace(content, Path(folder, "last.pt"))
+    lock.release()
+
+
+def test_a_run_that_is_started_while_another_ends_goes_on_from_what_that_one_saves(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run.folder / "run"
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+    first = (run / "last.pt").read_bytes()
+    assert tiny_run.train("run", "--resume", "train.max_steps=3") == 0
+    (run / "last.pt").rename(run / "later.pt")
+    (run / "last.pt").write_bytes(first)
+    steps = []
+    monkeypatch.setattr(Trainer, "fit", lambda trainer: steps.append(trainer.position.step) or trainer.lock.release() or 0)
+    held = multiprocessing.get_context("spawn").Event()
+    other = multiprocessing.get_context("spawn").Process(target=save_and_leave, args=(str(run), str(run / "later.pt"), held))
+    other.start()
+    assert held.wait(60)
+    assert tiny_run.train("run", "--resume") == 0
+    other.join(60)
+    assert steps == [3]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_checkpoint_that_another_run_writes_while_this_one_starts_is_not_overwritten(
+    tiny_run: object, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """The other one begins after this one has looked for a checkpoint, and ends before it takes the folder."""
+    run, content = tiny_run.folder / "run", {}
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+    if not begun:
+        (run / "last.pt").unlink()
+
+    def meanwhile(config: ModelConfig) -> torch.nn.Module:
+        (run / "beside").write_bytes(b"another's")
+        os.replace(run / "beside", run / "last.pt")
+        content.update({path: path.read_bytes() for path in run.rglob("*") if path.is_file()})
+        return build_model(config)
+
+    monkeypatch.setattr(engine.trainer, "build_model", meanwhile)
+    with pytest.raises(InputError, match=r"another run wrote .*run/last\.pt while this one was starting\..*--resume"):
+        tiny_run.train("run", "--resume")
+    assert content == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

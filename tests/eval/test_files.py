@@ -1,6 +1,7 @@
 """Reading: a bad file is refused in one line that names file, culprits and remedy. Writing: nothing is lost."""
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -276,6 +277,13 @@ def test_what_is_written_reads_back_to_the_same_bits(tmp_path, count):
         assert np.array_equal(getattr(again, name), getattr(detections, name))
     assert [path.name for path in tmp_path.iterdir()] == ["detections.json"]      # no temporary file is left
     assert evaluate(GROUND_TRUTH, file) == evaluate(GROUND_TRUTH, detections)
+
+
+def test_what_a_kill_leaves_is_hidden_and_named_after_the_process(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.extend(path.name for path in tmp_path.iterdir()))
+    write_detections(tmp_path / "detections.json", random_detections(3))
+    assert seen == [f".detections.json.{os.getpid()}.tmp"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
