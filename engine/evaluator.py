@@ -29,7 +29,7 @@ class Predictions:
 def detect(model: nn.Module, batch: Batch, config: EvalConfig) -> tuple[list[Detections], int]:
     """Detections of each image of a batch, in its own pixels (float64), and how many images reached the cap.
 
-    A box of which the image shows nothing, as in the grey beside it, is none: it takes no place and suppresses no other.
+    A box of which the image shows nothing, as in the grey beside it, is none.
 
     Args:
         model: in evaluation mode.
@@ -39,12 +39,10 @@ def detect(model: nn.Module, batch: Batch, config: EvalConfig) -> tuple[list[Det
     boxes, scores = decode(model(images).main)
     found, capped = [], 0
     for k, meta in enumerate(batch.meta):
-        clipped = to_original(boxes[k], meta.scale, meta.width, meta.height)
-        empty = (clipped[:, 2:] <= clipped[:, :2]).any(1)           # not so a NaN, which is told where detections are written
-        shown = (~empty).nonzero().squeeze(1)
-        detections, over = select(boxes[k][shown], scores[k][shown], config.conf, config.nms, config.max_det)
+        detections, over = select(boxes[k], scores[k], config.conf, config.nms, config.max_det)
         own = to_original(detections.boxes, meta.scale, meta.width, meta.height)
-        found.append(detections._replace(boxes=own))
+        empty = (own[:, 2:] <= own[:, :2]).any(1)           # not so a NaN, which is told where detections are written
+        found.append(Detections(own[~empty], detections.scores[~empty], detections.labels[~empty]))
         capped += over
     return found, capped
 
