@@ -109,8 +109,10 @@ class TaskAlignedAssigner:
     def _best_of_each(self, metric: Tensor, target: Tensor, count: Tensor) -> Tensor:
         """(P,) bool: the pair is among its object's topk by metric; of equals the first anchors. Pairs are listed by object."""
         order = metric.argsort(descending=True, stable=True)
-        order = order[target[order].argsort(stable=True)]           # by object, then by falling metric
-        rank = torch.arange(len(order), device=metric.device) - (count.cumsum(0) - count)[target]
+        order = order[target[order].argsort(stable=True)]           # grouped as before, by falling metric within each object
+        # Where each object's pairs begin. `target` ascends, so that it names the object at each place of `order`, too.
+        begin = (count.cumsum(0) - count)[target]
+        rank = torch.arange(len(order), device=metric.device) - begin
         return torch.empty_like(target, dtype=torch.bool).scatter_(0, order, rank < self.topk)
 
 
