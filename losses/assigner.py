@@ -181,10 +181,11 @@ def _resolve_conflicts(chosen: Tensor, cell: Tensor, overlap: Tensor, target: Te
         (K,) int64 indices of the pairs that remain, at most one for each cell.
     """
     takers = torch.zeros(cells, dtype=torch.int32, device=cell.device).index_add_(0, cell, chosen.int())
-    best = overlap.new_full((cells,), -1).scatter_reduce_(0, cell, overlap, "amax")
-    best = overlap == best[cell]
+    highest = overlap.new_full((cells,), -1).scatter_reduce_(0, cell, overlap, "amax")
+    is_highest = overlap == highest[cell]                                           # (P,)
     nobody = torch.iinfo(target.dtype).max
-    first = target.new_full((cells,), nobody)                                       # of equals the first object
-    first.scatter_reduce_(0, cell, torch.where(best, target, nobody), "amin")
-    kept = torch.where(takers[cell] > 1, target == first[cell], chosen)
+    winner = target.new_full((cells,), nobody)                                      # of equals the first object
+    winner.scatter_reduce_(0, cell, torch.where(is_highest, target, nobody), "amin")
+    contested = takers[cell] > 1
+    kept = torch.where(contested, target == winner[cell], chosen)                   # the winner need not have chosen the cell
     return kept.nonzero().squeeze(1)
