@@ -42,7 +42,8 @@ class TaskAlignedAssigner:
 
     Candidates are the cells whose centre lies strictly inside the box; each object takes its `topk` best; a cell chosen by
     several objects goes to the one that it overlaps most among all whose box contains it. A positive's weight is its
-    metric, scaled so that an object's best cell gets the object's best overlap.
+    metric, scaled so that an object's best cell gets the object's best overlap; but hardly any where even the best metric
+    is below 1e-9, as that of a tiny object is early in training.
 
     Args:
         min_box_side: sides shorter than this many pixels offer the cells of a side of this length (0: none do). Below
@@ -103,6 +104,7 @@ class TaskAlignedAssigner:
         target, overlap, metric = target[positive], overlap[positive], metric[positive]
         best_metric = metric.new_zeros(len(targets.labels)).scatter_reduce_(0, target, metric, "amax")
         best_overlap = metric.new_zeros(len(targets.labels)).scatter_reduce_(0, target, overlap, "amax")
+        # 1e-9 is YOLO's: an object that nothing fits yet stays nearly silent (score 1e-5, overlap 0.061: weight 0.0085).
         weight = metric * best_overlap[target] / (best_metric[target] + 1e-9)
         return Assignment(image[positive], anchor[positive], target, weight)
 
