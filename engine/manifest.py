@@ -2,7 +2,7 @@
 from typing import TYPE_CHECKING
 
 from engine.log import write_json
-from models.rs_tinynet import count_gflops
+from models.table3 import count_gflops
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
