@@ -240,11 +240,7 @@ def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted:
     """
     allowed = admitted[places]
     places, status = places[allowed], status[:, allowed]
-    # Detections that count, up to each candidate: all inside the range, corrected where a match says otherwise.
-    at_home = inside[places]
-    countable = (status == TRUE) | ((status == UNMATCHED) & at_home)
-    correction = np.cumsum(countable.astype(np.int8) - at_home, axis=1, dtype=np.int64)             # (T, c)
-    counted = np.cumsum(inside & admitted, dtype=np.int32)[places] + correction
+    counted = _counted(status, places, inside & admitted)                                           # (T, c)
     precision = np.zeros((len(status), len(reached)))
     recall = np.zeros(len(status))
     for t, row in enumerate(status):
@@ -258,6 +254,25 @@ def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted:
         precision[t, within] = envelope[reached[within]]
         recall[t] = len(hits) / num_objects
     return precision, recall
+
+
+def _counted(status: np.ndarray, places: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """How many detections count, as right or wrong, up to each candidate and with it.
+
+    All that are inside the range; but a true positive outside it counts too, and one inside that took an ignored object does
+    not. Only candidates can be either.
+
+    Args:
+        status: (..., c) of the candidates, by falling score.
+        places: (c,) of the candidates among the d detections by falling score.
+        inside: (d,) bool, the detection's area is in the range.
+    Returns:
+        (..., c) int64.
+    """
+    at_home = inside[places]
+    counts = (status == TRUE) | ((status == UNMATCHED) & at_home)
+    correction = np.cumsum(counts.astype(np.int8) - at_home, axis=-1, dtype=np.int64)
+    return np.cumsum(inside, dtype=np.int32)[places] + correction
 
 
 def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, inside: np.ndarray, scores: np.ndarray,
@@ -284,9 +299,7 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
         As in OLRP_PARTS; -1 for a part that is not defined, being 0 / 0.
     """
     hits = np.flatnonzero(status == TRUE)
-    at_home = inside[places]
-    countable = (status == TRUE) | ((status == UNMATCHED) & at_home)
-    counted = np.cumsum(inside, dtype=np.int64)[places] + np.cumsum(countable.astype(np.int64) - at_home)
+    counted = _counted(status, places, inside)
     true = np.arange(1, len(hits) + 1)
     false = counted[hits] - true
     error = true - np.cumsum(overlaps[hits])
@@ -295,7 +308,7 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
     if len(hits) == 0:
         return 1.0, -1.0, -1.0, 1.0, -1.0
     if lrp[best] >= 1 and places[hits[0]] > 0:               # no better than the first detection, which finds nothing
-        first_counts = countable[0] if places[0] == 0 else inside[0]
+        first_counts = counted[0] if places[0] == 0 else inside[0]
         return 1.0, -1.0, 1.0 if first_counts else -1.0, 1.0, scores[0]
     return (lrp[best], error[best] / true[best], false[best] / (true[best] + false[best]),
             (num_objects - true[best]) / num_objects, scores[places[hits[best]]])
