@@ -226,6 +226,18 @@ def letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, tuple[float, fl
     return image, (new_width / width, new_height / height)
 
 
+def fitted_planes(picture: np.ndarray, side: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """A picture (H, W, 3), BGR, as the network sees it in evaluation.
+
+    Returns:
+        RGB planes (3, h, w) and the scale along x and y, as of `letterbox`.
+    """
+    image, scale = letterbox(picture, side)
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    split_rgb(image, planes)
+    return planes, scale
+
+
 def letterbox_shape(width: int, height: int, side: int) -> tuple[int, int]:
     """(height, width) of what `letterbox` returns."""
     ratio = side / max(width, height)

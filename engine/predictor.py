@@ -16,7 +16,7 @@ from data.batch import ImageMeta
 from data.pixels import ENDINGS, check_beginning, is_nearly_black, read_image
 from data.raster import Georeference, Scene, open_scene, rasterio_or_none, read_georeference
 from data.tiling import Tiling
-from data.transforms import letterbox
+from data.transforms import fitted_planes
 from engine import checkpoint, geojson
 from engine import config as configs
 from engine.distributed import Ranks
@@ -212,10 +212,9 @@ def detect_scene(
         bar.refresh()
     if is_cut:
         return detect_tiled(look, scene, tiling, config.eval.batch_size, config.eval.nms, bar.update)
-    fitted, scale = letterbox(scene.rows(0, scene.height), config.train.image_size)
-    pixels = torch.from_numpy(np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1)))[None]
+    planes, scale = fitted_planes(scene.rows(0, scene.height), config.train.image_size)
     meta = ImageMeta(0, "", scene.width, scene.height, scale)
-    (found,), over = look(Batch(pixels, Targets.none(), [meta]))
+    (found,), over = look(Batch(torch.from_numpy(planes)[None], Targets.none(), [meta]))
     bar.update()
     return tuple(x.cpu().numpy() for x in found), over
 
