@@ -1,7 +1,7 @@
 """manifest.json: what a run is, for people and for scripts."""
 from typing import TYPE_CHECKING
 
-from engine.log import write_json
+from engine.files import write_json
 from models.table3 import count_gflops
 
 if TYPE_CHECKING:

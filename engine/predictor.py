@@ -19,8 +19,8 @@ from engine import config as configs
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.failures import in_one_line
+from engine.files import write_json, write_text
 from engine.lock import FolderLock
-from engine.log import write_json, write_text
 from engine.overview import draw_scene
 from engine.places import check_targets
 from engine.scenes import detect_scene
