@@ -23,7 +23,7 @@ from benchmarks.floor import wait
 from data import Batch
 from engine import config as configs
 from engine.distributed import Ranks
-from engine.log import peak_memory
+from engine.memory import peak_memory
 from engine.signals import StopRequest
 from engine.trainer import Trainer
 from errors import run

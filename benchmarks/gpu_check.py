@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoint import code_revision
+from engine.versions import code_revision
 from errors import InputError, run
 
 WANTED = 0.30           # AP50 on the test scenes of the demo

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.child import figures, machine
-from models.rs_tinynet import ROWS
+from models.table3 import ROWS
 
 RUN = Path(__file__).with_name("step_run.py")
 PARTS = ("forward", "loss", "backward", "update")

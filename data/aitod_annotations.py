@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from data import aitod_layout as layout
+from data.published import plain
 from errors import InputError
 
 NAMED = "train, val, trainval or test"
@@ -179,13 +180,13 @@ def _content(path: Path) -> object:
 def _read(path: Path, content: object, lists: dict[str, set[str]]) -> tuple[Annotations, list[str]]:
     where = f"--annotations: {path}"
     try:
-        names = {c["id"]: layout.plain(c["name"]) for c in content["categories"]}
+        names = {c["id"]: plain(c["name"]) for c in content["categories"]}
         images = {_safe(i["file_name"], where): (int(i["width"]), int(i["height"])) for i in content["images"]}
         counts = Counter(a["category_id"] for a in content["annotations"])
         strange = set(counts) - set(names)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{where}: is not a COCO annotation file of objects ({error!r}). Name one of AI-TOD's.") from None
-    known = [layout.plain(name) for name in layout.CLASSES]
+    known = [plain(name) for name in layout.CLASSES]
     odd = "" if sorted(names.values()) == sorted(known) else f"the classes {', '.join(names.values()):.200}"
     if odd or strange:
         odd = odd or f"an annotation of category {min(strange, key=str)!r}"
@@ -235,7 +236,7 @@ def _version(path: Path, split: str, images: int, boxes: int) -> tuple[int, list
     if complete and abs(boxes - published) <= published / 1000:
         notes = [f"{path}: has v1's number of boxes, whatever its name says; taken as AI-TOD"] if named == 2 else []
         return 1, notes
-    return named or (2 if complete and boxes > 1.02 * published else 1), []
+    return named or (2 if complete and boxes > layout.AS_MANY_AS_V2 * published else 1), []
 
 
 def _split_in(stem: str) -> str | None:

@@ -19,7 +19,7 @@ from data.batch import Batch, ImageMeta, Sample, collate, join
 from data.mosaic import compose
 from data.pool import BatchPool, Lent
 from data.source import Source
-from data.transforms import AugmentConfig, jitter_colours, letterbox, letterbox_shape, split_rgb
+from data.transforms import AugmentConfig, fitted_planes, jitter_colours, letterbox_shape
 from errors import InputError
 
 
@@ -88,11 +88,9 @@ class EvalDataset(Dataset):
         """The sample of one image; boxes in network pixels."""
         index = self.chosen[place]
         record = self.source.images[index]
-        image, scale = letterbox(self.source.image(index), self.image_size)
+        planes, scale = fitted_planes(self.source.image(index), self.image_size)
         boxes, labels = self.source.objects(index)
         boxes = boxes * np.array((*scale, *scale), dtype=np.float64)
-        planes = np.empty((3, *image.shape[:2]), np.uint8)
-        split_rgb(image, planes)
         meta = ImageMeta(record.id, record.path, record.width, record.height, scale)
         return Sample(torch.from_numpy(planes), torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels), meta)
 

@@ -30,3 +30,8 @@ def load_published() -> dict[str, Published]:
         by_class = {split: tuple(counts) for split, counts in entry.pop("by_class", {}).items()}
         sets[name] = Published(**{**entry, "classes": tuple(entry["classes"])}, by_class=by_class)
     return sets
+
+
+def plain(name: str) -> str:
+    """A class name without what its spellings differ in: capitals, hyphens, underscores, spaces."""
+    return "".join(c for c in name.lower() if c.isalnum())

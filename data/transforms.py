@@ -116,21 +116,24 @@ class _Span(NamedTuple):
 
 
 def _span(scale: float, shift: float, length: int, side: int) -> _Span | None:
-    """The span nearest to `scale * x + shift` for a picture of `length` px; None when nothing is visible of it."""
+    """The span nearest to `scale * x + shift` for a picture of `length` px; None when nothing is visible of it.
+
+    Where `scale` is negative, it is found for a picture that is not mirrored and fills the same pixels of the output.
+    """
     low, high = (round(end) for end in sorted((shift, shift + scale * length)))
     start, stop = max(low, 0), min(high, side)
     if start >= stop:
         return None
-    pace = (high - low) / length
-    first, last = round((start - low) / pace), round((stop - low) / pace)
+    wanted = (high - low) / length
+    first, last = round((start - low) / wanted), round((stop - low) / wanted)
     if first == last:       # less than a pixel of the picture
         first = min(first, length - 1)
         last = first + 1
-    pace = (stop - start) / (last - first)
+    drawn = (stop - start) / (last - first)
     if scale > 0:
-        return _Span(start, stop, first, last, pace, start - pace * first)
-    first, last = length - last, length - first
-    return _Span(start, stop, first, last, -pace, stop + pace * first)
+        return _Span(start, stop, first, last, drawn, start - drawn * first)
+    # A mirrored picture counts its pixels from the other end.
+    return _Span(start, stop, length - last, length - first, -drawn, stop + drawn * (length - last))
 
 
 def _stretch_into(output: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -221,6 +224,18 @@ def letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, tuple[float, fl
     if right or below:
         image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY))
     return image, (new_width / width, new_height / height)
+
+
+def fitted_planes(picture: np.ndarray, side: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """A picture (H, W, 3), BGR, as the network sees it in evaluation.
+
+    Returns:
+        RGB planes (3, h, w) and the scale along x and y, as of `letterbox`.
+    """
+    image, scale = letterbox(picture, side)
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    split_rgb(image, planes)
+    return planes, scale
 
 
 def letterbox_shape(width: int, height: int, side: int) -> tuple[int, int]:

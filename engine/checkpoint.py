@@ -6,7 +6,6 @@ import errno
 import os
 import pickle
 import shutil
-import subprocess
 from pathlib import Path
 
 import torch
@@ -165,14 +164,3 @@ def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:
     check_fits(model.state_dict(), weights, path)
     model.load_state_dict(weights)
     return model.deploy(), content
-
-
-def code_revision() -> str:
-    """The commit of this code, with a "+" when files differ from it; "unknown" outside a git checkout."""
-    try:
-        root = Path(__file__).parent
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -32,7 +32,7 @@ from engine.datasets import open_split, read_truth
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.failures import in_one_line
-from engine.log import make_folder
+from engine.files import make_folder
 from engine.places import check_targets
 from engine.predictor import picture_names
 from engine.scenes import predict_source

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from engine import checkpoint
-from engine.log import make_folder
+from engine.files import make_folder
 from errors import InputError, MachineError, run
 from models import RSTinyNet, decode
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from engine.log import make_folder
+from engine.files import make_folder
 from errors import InputError
 
 PATIENCE = 10.0         # seconds that a killed run may take to be gone, when it is started again at once

@@ -1,23 +1,16 @@
-"""What a run leaves behind: manifest.json, log.jsonl, TensorBoard events, pictures. Only rank 0 writes."""
+"""What a run logs: log.jsonl, TensorBoard events, pictures. Only rank 0 writes."""
 import json
 import os
-import platform
-import resource
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-import torchvision
 from tqdm import tqdm
 
-from engine.checkpoint import code_revision
 from engine.drawing import write_picture
-from errors import InputError
+from engine.files import make_folder, write_text
 
 
 class RunLog:
@@ -129,59 +122,6 @@ def _flatten(record: dict, prefix: str = "") -> list[tuple[str, object]]:
         else:
             flat.append((prefix + name, value))
     return flat
-
-
-def versions() -> dict[str, str]:
-    """What this process runs on."""
-    return {
-        "code": code_revision(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),           # a subclass of str there, which weights_only refuses
-        "torchvision": str(torchvision.__version__),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} x {os.cpu_count()}",
-    }
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results, unless it is there. Raises InputError where that cannot be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output: {path} cannot be a folder ({error.strerror}). Name another one.") from None
-    if not os.access(path, os.W_OK):
-        raise InputError(f"--output: nothing may be written into {path}. Name another folder.")
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write JSON for people to read, replacing the file in one step."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Put a text in the place of a file in one step: a kill, a full disk or a power cut leaves the old one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """The most memory in GiB that this process held so far, and on the GPU its tensors."""
-    try:        # getrusage would count what the process that started this one held
-        kilobytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError):
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    peak = {"peak_memory_gib": round(kilobytes / 2**20, 3)}
-    if device.type == "cuda":
-        peak["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
-    return peak
 
 
 def epoch_line(record: dict, epochs: int, headlines: tuple[str, ...]) -> str:

@@ -1,8 +1,8 @@
 """manifest.json: what a run is, for people and for scripts."""
 from typing import TYPE_CHECKING
 
-from engine.log import write_json
-from models.rs_tinynet import count_gflops
+from engine.files import write_json
+from models.table3 import count_gflops
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer

@@ -20,7 +20,7 @@ from engine import config as configs
 from engine.config import Config
 from engine.distributed import Ranks
 from engine.failures import in_one_line
-from engine.log import write_json
+from engine.files import write_json
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.trainer import Trainer
 from errors import run

@@ -1,6 +1,10 @@
-"""The C library's allocator, set for large tensors on the CPU."""
+"""The C library's allocator, set for large tensors on the CPU, and how much memory a process held."""
 import ctypes
+import resource
 import sys
+from pathlib import Path
+
+import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3         # malloc.h
 
@@ -16,3 +20,15 @@ def keep_freed_memory() -> None:
     if mallopt:
         mallopt(MMAP_THRESHOLD, 32 * 2**20)     # set, as it falls to 128 KB once the other is
         mallopt(TRIM_THRESHOLD, -1)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in GiB that this process held so far, and on the GPU its tensors."""
+    try:        # getrusage would count what the process that started this one held
+        kilobytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    peak = {"peak_memory_gib": round(kilobytes / 2**20, 3)}
+    if device.type == "cuda":
+        peak["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
+    return peak

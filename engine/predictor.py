@@ -11,26 +11,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import Batch, Targets
-from data.batch import ImageMeta
 from data.pixels import ENDINGS, check_beginning, is_nearly_black, read_image
 from data.raster import Georeference, Scene, open_scene, rasterio_or_none, read_georeference
 from data.tiling import Tiling
-from data.transforms import letterbox
 from engine import checkpoint, geojson
 from engine import config as configs
 from engine.distributed import Ranks
 from engine.drawing import write_picture
-from engine.evaluator import detect
 from engine.failures import in_one_line
+from engine.files import write_json, write_text
 from engine.lock import FolderLock
-from engine.log import write_json, write_text
 from engine.overview import draw_scene
 from engine.places import check_targets
-from engine.postprocess import Detections
-from engine.scenes import detect_tiled
+from engine.scenes import detect_scene
 from errors import InputError, listed
-from models import RSTinyNet
 
 PREFIX = ".pictures."       # of the folder where pictures wait until all are there
 THUMBNAIL = 256             # pixels; enough to tell a black image
@@ -186,38 +180,6 @@ def _in_one_line(broken: list[tuple[Path, InputError]]) -> str:
     if not others:
         return str(first)
     return f"{first} Nor can be used: {listed([path for path, _ in others])}."
-
-
-def detect_scene(
-    model: RSTinyNet, scene: Scene, config: configs.Config, device: torch.device, tiling: Tiling | None = None,
-    bar: tqdm | None = None,
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
-    """Boxes (n, 4) xyxy in the scene's pixels, scores (n,), labels (n,); and how many tiles reached the cap.
-
-    A scene that is no larger than a tile is one tile, and fitted to train.image_size as without tiling.
-
-    Args:
-        model: in evaluation mode, on the device.
-        tiling: how a larger scene is cut; None: it is fitted to train.image_size as a whole.
-        bar: to which the tiles are added.
-    """
-    bar = tqdm(total=0, disable=True) if bar is None else bar
-
-    def look(batch: Batch) -> tuple[list[Detections], int]:
-        return detect(model, batch.to(device), config.eval)
-
-    is_cut = tiling is not None and tiling.cuts(scene.width, scene.height)
-    if tiling:
-        bar.total += len(tiling.grid(scene.width, scene.height))
-        bar.refresh()
-    if is_cut:
-        return detect_tiled(look, scene, tiling, config.eval.batch_size, config.eval.nms, bar.update)
-    fitted, scale = letterbox(scene.rows(0, scene.height), config.train.image_size)
-    pixels = torch.from_numpy(np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1)))[None]
-    meta = ImageMeta(0, "", scene.width, scene.height, scale)
-    (found,), over = look(Batch(pixels, Targets.none(), [meta]))
-    bar.update()
-    return tuple(x.cpu().numpy() for x in found), over
 
 
 def picture_names(names: list[Path]) -> list[Path]:

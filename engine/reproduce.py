@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from engine.log import make_folder, write_text
+from engine.files import make_folder, write_text
 from engine.reproduction import ROOT, Run, in_a_shell, launcher, obstacles, plan, table
 from engine.signals import EXIT_STOPPED
 from errors import InputError, run

@@ -14,7 +14,8 @@ from data.published import load_published
 from engine import config as configs
 from engine.config import Config, TrainConfig
 from engine.datasets import open_split, read_truth
-from engine.log import read_log, write_json
+from engine.files import write_json
+from engine.log import read_log
 from engine.resume import check_same_config
 from engine.testing import subject_of
 from errors import InputError

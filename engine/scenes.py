@@ -1,4 +1,4 @@
-"""Detect on images that are larger than what the network sees at once, tile by tile."""
+"""Detect on scenes: fitted to the network as a whole or, larger than a tile, tile by tile."""
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
@@ -12,15 +12,46 @@ from data.batch import ImageMeta
 from data.raster import Scene
 from data.source import Source
 from data.tiling import Grid, Tiling
-from data.transforms import GREY, split_rgb
+from data.transforms import GREY, fitted_planes, split_rgb
 from engine.config import Config, EvalConfig
 from engine.datasets import test_loader
 from engine.distributed import Ranks
 from engine.evaluator import ImageDetections, Predictions, detect, predict_all
 from engine.postprocess import Detections
 from engine.tiles import merge
+from models import RSTinyNet
 
 Look = Callable[[Batch], tuple[list[Detections], int]]
+
+
+def detect_scene(
+    model: RSTinyNet, scene: Scene, config: Config, device: torch.device, tiling: Tiling | None = None,
+    bar: tqdm | None = None,
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """Boxes (n, 4) xyxy in the scene's pixels, scores (n,), labels (n,); and how many tiles reached the cap.
+
+    A scene that is no larger than a tile is one tile, and fitted to train.image_size as without tiling.
+
+    Args:
+        model: in evaluation mode, on the device.
+        tiling: how a larger scene is cut; None: it is fitted to train.image_size as a whole.
+        bar: to which the tiles are added.
+    """
+    bar = tqdm(total=0, disable=True) if bar is None else bar
+
+    def look(batch: Batch) -> tuple[list[Detections], int]:
+        return detect(model, batch.to(device), config.eval)
+
+    if tiling:
+        bar.total += len(tiling.grid(scene.width, scene.height))
+        bar.refresh()
+    if tiling and tiling.cuts(scene.width, scene.height):
+        return detect_tiled(look, scene, tiling, config.eval.batch_size, config.eval.nms, bar.update)
+    planes, scale = fitted_planes(scene.rows(0, scene.height), config.train.image_size)
+    meta = ImageMeta(0, "", scene.width, scene.height, scale)
+    (found,), over = look(Batch(torch.from_numpy(planes)[None], Targets.none(), [meta]))
+    bar.update()
+    return tuple(x.cpu().numpy() for x in found), over
 
 
 def detect_tiled(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.sheet import FAINT, FIGURE, FOUND, GREY, INK, LINE, MISSED, Sheet, heading_size, text_width
-from eval.coco import IOU_THRESHOLDS, Curves
+from eval.coco import IOU_THRESHOLDS, Curves, inside_ranges, range_ap
 from eval.diagnosis import Diagnosis
 from eval.wording import SIZE_NAMES, bounds, curves_note, silence
 
@@ -75,9 +75,9 @@ def sizes(diagnosis: Diagnosis, curves: Curves) -> np.ndarray:
 def _table(diagnosis: Diagnosis, curves: Curves) -> list[tuple[str, ...]]:
     """Every range of sizes, drawn or not: its bounds, objects, the share of all, the share that was found, AP."""
     rows = [("", "side", "objects", "of all", "found", "AP")]
+    all_inside = inside_ranges(diagnosis.area, curves.protocol)
     for a, (name, area) in enumerate(curves.protocol.area_ranges.items()):
-        inside = _inside(diagnosis, area)
-        figure = _figure(curves, a)
+        inside, figure = all_inside[:, a], range_ap(curves.precision, a)
         rows.append((SIZE_NAMES.get(name, name), bounds(area), f"{inside.sum():,}",
                      *((f"{inside.mean():.0%}", f"{diagnosis.found[inside].mean():.0%}") if inside.any() else ("-", "-")),
                      f"{100 * figure:.1f}" if figure >= 0 else "-"))
@@ -87,20 +87,20 @@ def _table(diagnosis: Diagnosis, curves: Curves) -> list[tuple[str, ...]]:
 def _ranges(sheet: Sheet, diagnosis: Diagnosis, curves: Curves, at: Callable[[float], float], span: tuple[float, float],
             top: float) -> None:
     """The ranges as bands: edges with their bounds below, and name, share of the objects and AP as far as there is room."""
-    bands, marks = [], set()
+    bands, marks, inside = [], set(), inside_ranges(diagnosis.area, curves.protocol)
     for a, (name, area) in enumerate(curves.protocol.area_ranges.items()):
         ends = np.log2(np.sqrt(np.maximum(area, 1e-9)))
         marks |= {float(end) for end in ends if span[0] <= end <= span[1]}
         start, stop = np.clip(ends, *span)
         if a > 0 and start < stop:
-            bands.append((name, at(start), at(stop), _inside(diagnosis, area), _figure(curves, a)))
+            bands.append((name, at(start), at(stop), inside[:, a], range_ap(curves.precision, a)))
     for mark in sorted(marks):
         sheet.lines([(at(mark), top - CAPTIONS), (at(mark), top + HEIGHT)], GREY, 1, dash=4)
     _ticks(sheet, at, span, sorted(marks), top + HEIGHT)
 
     taken = [[(at(mark), at(mark)) for mark in marks] for _ in range(3)]       # in each line of captions, from x to x
-    for name, x1, x2, inside, figure in bands:
-        share = f"{inside.mean():.0%}" if len(inside) else ""
+    for name, x1, x2, mine, figure in bands:
+        share = f"{mine.mean():.0%}" if len(mine) else ""
         lines = [((SIZE_NAMES.get(name, name), name), INK), ((f"{share} of objects", share) if share else (), GREY)]
         if figure >= 0:
             y = top + HEIGHT * (1 - figure)
@@ -128,17 +128,6 @@ def _ticks(sheet: Sheet, at: Callable[[float], float], span: tuple[float, float]
         if all(abs(at(octave) - x) >= half + other + 6 for x, other in taken):
             sheet.text(label, at(octave), y + 14, align="centre", bold=bold)
             taken.append((at(octave), half))
-
-
-def _inside(diagnosis: Diagnosis, area: tuple[float, float]) -> np.ndarray:
-    """(N,) bool, both ends inside, as in eval.coco."""
-    return (diagnosis.area >= area[0]) & (diagnosis.area <= area[1])
-
-
-def _figure(curves: Curves, a: int) -> float:
-    """AP of a range of area, -1 where there is no object."""
-    values = curves.precision[:, :, :, a, -1]
-    return float(values[values > -1].mean()) if (values > -1).any() else -1.0
 
 
 def _round_axis(peak: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from engine.datasets import is_voc, open_split, read_truth, split_file
 from engine.distributed import Ranks
 from engine.drawing import write_picture
 from engine.failures import in_one_line
-from engine.log import make_folder, write_json
+from engine.files import make_folder, write_json
 from engine.scenes import predict_source
 from errors import InputError
 from eval.files import read_detections, read_ground_truth_arrays, write_detections

@@ -97,21 +97,31 @@ def _cut_sides(grid: Grid, tile: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def _same_objects(
     grid: Grid, tile: np.ndarray, boxes: np.ndarray, labels: np.ndarray, cut: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of boxes, (P,) indices each, that are one object seen by two tiles."""
+    """Pairs of boxes, (P,) indices each, that are one object seen by two tiles.
+
+    They are compared on the common ground of their tiles, each grown by the margin m at every side. So parts meet, too, where
+    tiles share a few pixels or none. Along one axis, with an object that both tiles cut:
+
+        left tile          |-----------------------|
+        right tile                         |-----------------------|
+        common ground                    |-----------|                  from m before the right tile to m behind the left one
+        box of the left        |------------------|....                 cut: ends within m of the border, grown by 2 m
+        box of the right               ....|-----------------|
+
+    How far a cut box goes on beyond its tile nobody knows. Grown, it goes through the common ground, and nothing else counts.
+    """
     outwards = np.array((-1.0, -1, 1, 1)) * grid.margin
-    # A cut box goes on beyond its tile, nobody knows how far: at least through the ground that is compared, which is a little
-    # more than the tiles share, so that parts meet where tiles overlap by a few pixels or not at all.
-    boxes = boxes + cut * 2 * outwards
-    a, b = touching_pairs(boxes, labels)
+    grown_boxes, grown_tiles = boxes + cut * 2 * outwards, _windows(grid, tile) + outwards
+    a, b = touching_pairs(grown_boxes, labels)
     apart = tile[a] != tile[b]
     a, b = a[apart], b[apart]
-    window = _windows(grid, tile) + outwards
-    shared = np.concatenate((np.maximum(window[a, :2], window[b, :2]), np.minimum(window[a, 2:], window[b, 2:])), 1)
-    agreement = overlap(_clip(boxes[a], shared), _clip(boxes[b], shared))
+    low, high = np.maximum(grown_tiles[a, :2], grown_tiles[b, :2]), np.minimum(grown_tiles[a, 2:], grown_tiles[b, 2:])
+    common = np.concatenate((low, high), 1)
+    agreement = overlap(_clip(grown_boxes[a], common), _clip(grown_boxes[b], common))
     # On less ground, such as tiles share that are neighbours of one neighbour, two objects would do that lie end to end.
-    least = np.minimum((grid.width, grid.height), min(grid.overlap, 2 * grid.margin))
-    enough = (shared[:, 2:] - shared[:, :2] >= least + 2 * grid.margin).all(1)
-    agree = enough & (agreement >= AGREE)
+    least = np.minimum((grid.width, grid.height), min(grid.overlap, 2 * grid.margin)) + 2 * grid.margin
+    long_enough = (high - low >= least).all(1)
+    agree = long_enough & (agreement >= AGREE)
     a, b, agreement = a[agree], b[agree], agreement[agree]
     mutual = _is_first_choice(a, tile[b], agreement, b) & _is_first_choice(b, tile[a], agreement, a)
     return a[mutual], b[mutual]

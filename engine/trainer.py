@@ -18,15 +18,18 @@ from engine.datasets import TrainingData
 from engine.distributed import Ranks
 from engine.ema import WeightAverage
 from engine.evaluator import predict_all
+from engine.files import write_json
 from engine.lock import FolderLock
-from engine.log import RunLog, epoch_line, peak_memory, versions, write_json
+from engine.log import RunLog, epoch_line
 from engine.manifest import write_manifest
+from engine.memory import peak_memory
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
 from engine.precise_batchnorm import take_statistics
 from engine.resume import Position, find_checkpoint, restore, snapshot
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.starting_weights import read_starting_weights
 from engine.statistics import KeptStatistics
+from engine.versions import versions
 from errors import InputError
 from eval.scoring import HEADLINES, score
 from losses import Criterion, TaskAlignedAssigner

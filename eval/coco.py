@@ -124,18 +124,17 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
     truth = load_ground_truth(ground_truth)
     found = load_detections(detections, truth)
     limits = np.sort(protocol.max_dets)
-    ranges = np.array(list(protocol.area_ranges.values()), dtype=np.float64)                        # (A, 2)
-    num_classes, num_thresholds = len(truth.category_ids), len(IOU_THRESHOLDS)
+    num_classes, num_ranges, num_thresholds = len(truth.category_ids), len(protocol.area_ranges), len(IOU_THRESHOLDS)
     ignored = truth.crowd | truth.difficult if protocol.difficult else truth.crowd                  # (N,)
-    counts = ~ignored[:, None] & _inside(truth.area, ranges)                                        # (N, A)
-    objects = np.zeros((num_classes, len(ranges)), np.int64)
+    counts = ~ignored[:, None] & inside_ranges(truth.area, protocol)                                # (N, A)
+    objects = np.zeros((num_classes, num_ranges), np.int64)
     np.add.at(objects, truth.category_index, counts)
 
     order, group, rank = grouped(found, truth, limits[-1])
     matched = _matched(found.boxes, order, group, counts, ignored, truth, protocol.olrp)
 
-    precision = np.full((num_thresholds, len(RECALL_POINTS), num_classes, len(ranges), len(limits)), -1.0)
-    recall = np.full((num_thresholds, num_classes, len(ranges), len(limits)), -1.0)
+    precision = np.full((num_thresholds, len(RECALL_POINTS), num_classes, num_ranges, len(limits)), -1.0)
+    recall = np.full((num_thresholds, num_classes, num_ranges, len(limits)), -1.0)
     olrp = np.full((num_classes, len(OLRP_PARTS)), -1.0) if protocol.olrp else None
     edges = class_edges(group, truth)
     candidate_edges = np.searchsorted(matched.candidates, edges)
@@ -144,7 +143,7 @@ def accumulate(ground_truth: dict | str | os.PathLike | GroundTruthArrays,
         chosen = slice(candidate_edges[k], candidate_edges[k + 1])
         area = found.boxes[order[mine], 2] * found.boxes[order[mine], 3]
         own = _ranked(found.scores[order[mine]], area, rank[mine], matched.candidates[chosen] - edges[k],
-                      matched.status[chosen], ranges)
+                      matched.status[chosen], protocol)
         for a in np.flatnonzero(objects[k]):
             # The first true positive at which each recall point is reached: the same for all thresholds and limits.
             reached = np.searchsorted(np.arange(1, objects[k, a] + 1) / objects[k, a], RECALL_POINTS, side="left")
@@ -211,14 +210,14 @@ class _Ranked(NamedTuple):
 
 
 def _ranked(scores: np.ndarray, area: np.ndarray, rank: np.ndarray, candidates: np.ndarray, status: np.ndarray,
-            ranges: np.ndarray) -> _Ranked:
+            protocol: Protocol) -> _Ranked:
     """Sort a class's detections (d) and candidates (c, c x A x T), which come image by image."""
     ranking = np.argsort(-scores, kind="stable")
     position = np.empty_like(ranking)
     position[ranking] = np.arange(len(ranking))
     places = position[candidates]
     by_place = np.argsort(places)
-    return _Ranked(scores[ranking], rank[ranking], np.ascontiguousarray(_inside(area[ranking], ranges).T),
+    return _Ranked(scores[ranking], rank[ranking], np.ascontiguousarray(inside_ranges(area[ranking], protocol).T),
                    by_place, places[by_place], np.ascontiguousarray(status[by_place].transpose(1, 2, 0)))
 
 
@@ -240,11 +239,7 @@ def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted:
     """
     allowed = admitted[places]
     places, status = places[allowed], status[:, allowed]
-    # Detections that count, up to each candidate: all inside the range, corrected where a match says otherwise.
-    at_home = inside[places]
-    countable = (status == TRUE) | ((status == UNMATCHED) & at_home)
-    correction = np.cumsum(countable.astype(np.int8) - at_home, axis=1, dtype=np.int64)             # (T, c)
-    counted = np.cumsum(inside & admitted, dtype=np.int32)[places] + correction
+    counted = _counted(status, places, inside & admitted)                                           # (T, c)
     precision = np.zeros((len(status), len(reached)))
     recall = np.zeros(len(status))
     for t, row in enumerate(status):
@@ -258,6 +253,25 @@ def _curve(status: np.ndarray, places: np.ndarray, inside: np.ndarray, admitted:
         precision[t, within] = envelope[reached[within]]
         recall[t] = len(hits) / num_objects
     return precision, recall
+
+
+def _counted(status: np.ndarray, places: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """How many detections count, as right or wrong, up to each candidate and with it.
+
+    All that are inside the range; but a true positive outside it counts too, and one inside that took an ignored object does
+    not. Only candidates can be either.
+
+    Args:
+        status: (..., c) of the candidates, by falling score.
+        places: (c,) of the candidates among the d detections by falling score.
+        inside: (d,) bool, the detection's area is in the range.
+    Returns:
+        (..., c) int64.
+    """
+    at_home = inside[places]
+    counts = (status == TRUE) | ((status == UNMATCHED) & at_home)
+    correction = np.cumsum(counts.astype(np.int8) - at_home, axis=-1, dtype=np.int64)
+    return np.cumsum(inside, dtype=np.int32)[places] + correction
 
 
 def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, inside: np.ndarray, scores: np.ndarray,
@@ -284,9 +298,7 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
         As in OLRP_PARTS; -1 for a part that is not defined, being 0 / 0.
     """
     hits = np.flatnonzero(status == TRUE)
-    at_home = inside[places]
-    countable = (status == TRUE) | ((status == UNMATCHED) & at_home)
-    counted = np.cumsum(inside, dtype=np.int64)[places] + np.cumsum(countable.astype(np.int64) - at_home)
+    counted = _counted(status, places, inside)
     true = np.arange(1, len(hits) + 1)
     false = counted[hits] - true
     error = true - np.cumsum(overlaps[hits])
@@ -295,7 +307,7 @@ def _optimal_lrp(status: np.ndarray, places: np.ndarray, overlaps: np.ndarray, i
     if len(hits) == 0:
         return 1.0, -1.0, -1.0, 1.0, -1.0
     if lrp[best] >= 1 and places[hits[0]] > 0:               # no better than the first detection, which finds nothing
-        first_counts = countable[0] if places[0] == 0 else inside[0]
+        first_counts = counted[0] if places[0] == 0 else inside[0]
         return 1.0, -1.0, 1.0 if first_counts else -1.0, 1.0, scores[0]
     return (lrp[best], error[best] / true[best], false[best] / (true[best] + false[best]),
             (num_objects - true[best]) / num_objects, scores[places[hits[best]]])
@@ -318,13 +330,18 @@ def _figures(precision: np.ndarray, recall: np.ndarray, protocol: Protocol) -> d
     """(T, R, K, A, M), (T, K, A, M) -> the figures of metrics.json without per_class."""
     ap50, ap75 = (int(np.abs(IOU_THRESHOLDS - value).argmin()) for value in (0.5, 0.75))
     sizes = list(enumerate(protocol.area_ranges))[1:]
-    figures = {"AP": _mean(precision[..., 0, -1]),
+    figures = {"AP": range_ap(precision, 0),
                "AP50": _mean(precision[ap50, ..., 0, -1]),
                "AP75": _mean(precision[ap75, ..., 0, -1])}
-    figures |= {f"AP_{name}": _mean(precision[..., a, -1]) for a, name in sizes}
+    figures |= {f"AP_{name}": range_ap(precision, a) for a, name in sizes}
     figures |= {f"AR{limit}": _mean(recall[..., 0, m]) for m, limit in enumerate(sorted(protocol.max_dets))}
     figures |= {f"AR_{name}": _mean(recall[..., a, -1]) for a, name in sizes}
     return figures
+
+
+def range_ap(precision: np.ndarray, a: int) -> float:
+    """AP of the a-th area range, from Curves.precision; -1 where there is no object."""
+    return _mean(precision[..., a, -1])
 
 
 def _mean(values: np.ndarray) -> float:
@@ -332,6 +349,7 @@ def _mean(values: np.ndarray) -> float:
     return float(present.mean()) if present.size else -1.0
 
 
-def _inside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
-    """(N,), (A, 2) -> (N, A) bool, both ends inside: an area of exactly 64 is very tiny and tiny."""
+def inside_ranges(area: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """(N,) square pixels -> (N, A) bool, both ends inside: an area of exactly 64 is very tiny and tiny."""
+    ranges = np.array(list(protocol.area_ranges.values()), dtype=np.float64)                        # (A, 2)
     return (area[:, None] >= ranges[:, 0]) & (area[:, None] <= ranges[:, 1])

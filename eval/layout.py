@@ -113,12 +113,24 @@ class Layout:
                 int(numbers.end[-1, count - 1]) + len(self.after[-1]))
 
     def _find(self, text: np.ndarray) -> "_Numbers":
-        """The numbers of the records at the start of a text whose pieces are all as they should be."""
+        """The numbers of the records at the start of a text whose pieces are all as they should be.
+
+        Two records of two slots, behind the head '{"a": '; the pieces after their numbers are ', "b": ' and '}, {"a": ':
+
+            text     7, "b": 0.25}, {"a": 8, "b": -1}, {"a":
+            marks     ,       .   ,        ,         ,          places in the text of commas and dots
+            commas    0           2        3         4          which of the marks are commas
+            slots    0       1            0       1             of record 0, of record 1
+
+        A number ends `comma_offset` bytes before the first comma of its piece, and starts where the piece before it stops. Its
+        dot, if it has one, is the mark before that comma.
+        """
         marks = np.flatnonzero((text == COMMA) | (text == DOT))
         is_dot = text.take(marks) == DOT
         commas = np.flatnonzero(~is_dot)
         count = len(commas) // self.commas
-        comma = commas[: count * self.commas].reshape(count, self.commas).T[self.first_comma]         # (S, R) in marks
+        # of each number the first comma behind it: (S, R) places in `marks`
+        comma = commas[: count * self.commas].reshape(count, self.commas).T[self.first_comma]
         end = marks.take(comma) - self.comma_offset
         start = np.empty_like(end)
         start[1:] = end[:-1] + self.size[:-1]

@@ -187,6 +187,8 @@ def _play(truth: np.ndarray, level: np.ndarray, place: np.ndarray, iou: np.ndarr
     contested, truth_place = np.unique(truth, return_inverse=True)
     free = np.ones((len(contested), *status.shape[1:]), bool)
     thresholds = np.arange(status.shape[2])
+    # One number for each pair, so that one maximum chooses: its position within the detection, which rises with the IoU, and
+    # COUNTS on top where the object counts. Times `available` it is 0 for what cannot be taken.
     priority = (position[:, None] + counts[truth] * COUNTS).astype(np.int32)                    # (P, A)
     for start, stop in zip(rounds[:-1], rounds[1:], strict=True):
         part = slice(start, stop)
@@ -194,7 +196,8 @@ def _play(truth: np.ndarray, level: np.ndarray, place: np.ndarray, iou: np.ndarr
         available = free[truth_place[part]] & (level[part, None] > thresholds)[:, None, :]      # (p, A, T)
         best = np.maximum.reduceat(priority[part, :, None] * available, starts, axis=0)        # (d, A, T)
         taker, area, threshold = np.nonzero(best)
-        pair = start + starts[taker] + best[taker, area, threshold] % COUNTS - 1
+        position_of_best = best[taker, area, threshold] % COUNTS
+        pair = start + starts[taker] + position_of_best - 1
         status[players[player[pair]], area, threshold] = outcome[truth[pair], area]
         free[truth_place[pair], area, threshold] = crowd[truth[pair]]
         first = pair[(area == 0) & (threshold == 0)]

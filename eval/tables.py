@@ -175,7 +175,7 @@ def reproduction(number: int, results: list[Result], obstacles: list[str]) -> Ta
     """Runs of Table I, II or III (`number`) beside the paper's figures, or alone where something stands against it.
 
     Args:
-        results: in the order of their rows; those of Table III in the order of models.rs_tinynet.ROWS.
+        results: in the order of their rows; those of Table III in the order of models.table3.ROWS.
         obstacles: why the figures are not the paper's experiment; then none of the paper's figures is in the table.
     """
     paper = tomllib.loads(PAPER.read_text(encoding="utf-8"))

@@ -42,7 +42,8 @@ class TaskAlignedAssigner:
 
     Candidates are the cells whose centre lies strictly inside the box; each object takes its `topk` best; a cell chosen by
     several objects goes to the one that it overlaps most among all whose box contains it. A positive's weight is its
-    metric, scaled so that an object's best cell gets the object's best overlap.
+    metric, scaled so that an object's best cell gets the object's best overlap; but hardly any where even the best metric
+    is below 1e-9, as that of a tiny object is early in training.
 
     Args:
         min_box_side: sides shorter than this many pixels offer the cells of a side of this length (0: none do). Below
@@ -103,14 +104,17 @@ class TaskAlignedAssigner:
         target, overlap, metric = target[positive], overlap[positive], metric[positive]
         best_metric = metric.new_zeros(len(targets.labels)).scatter_reduce_(0, target, metric, "amax")
         best_overlap = metric.new_zeros(len(targets.labels)).scatter_reduce_(0, target, overlap, "amax")
+        # 1e-9 is YOLO's: an object that nothing fits yet stays nearly silent (score 1e-5, overlap 0.061: weight 0.0085).
         weight = metric * best_overlap[target] / (best_metric[target] + 1e-9)
         return Assignment(image[positive], anchor[positive], target, weight)
 
     def _best_of_each(self, metric: Tensor, target: Tensor, count: Tensor) -> Tensor:
         """(P,) bool: the pair is among its object's topk by metric; of equals the first anchors. Pairs are listed by object."""
         order = metric.argsort(descending=True, stable=True)
-        order = order[target[order].argsort(stable=True)]           # by object, then by falling metric
-        rank = torch.arange(len(order), device=metric.device) - (count.cumsum(0) - count)[target]
+        order = order[target[order].argsort(stable=True)]           # grouped as before, by falling metric within each object
+        # Where each object's pairs begin. `target` ascends, so that it names the object at each place of `order`, too.
+        begin = (count.cumsum(0) - count)[target]
+        rank = torch.arange(len(order), device=metric.device) - begin
         return torch.empty_like(target, dtype=torch.bool).scatter_(0, order, rank < self.topk)
 
 
@@ -179,10 +183,11 @@ def _resolve_conflicts(chosen: Tensor, cell: Tensor, overlap: Tensor, target: Te
         (K,) int64 indices of the pairs that remain, at most one for each cell.
     """
     takers = torch.zeros(cells, dtype=torch.int32, device=cell.device).index_add_(0, cell, chosen.int())
-    best = overlap.new_full((cells,), -1).scatter_reduce_(0, cell, overlap, "amax")
-    best = overlap == best[cell]
+    highest = overlap.new_full((cells,), -1).scatter_reduce_(0, cell, overlap, "amax")
+    is_highest = overlap == highest[cell]                                           # (P,)
     nobody = torch.iinfo(target.dtype).max
-    first = target.new_full((cells,), nobody)                                       # of equals the first object
-    first.scatter_reduce_(0, cell, torch.where(best, target, nobody), "amin")
-    kept = torch.where(takers[cell] > 1, target == first[cell], chosen)
+    winner = target.new_full((cells,), nobody)                                      # of equals the first object
+    winner.scatter_reduce_(0, cell, torch.where(is_highest, target, nobody), "amin")
+    contested = takers[cell] > 1
+    kept = torch.where(contested, target == winner[cell], chosen)                   # the winner need not have chosen the cell
     return kept.nonzero().squeeze(1)

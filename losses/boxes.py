@@ -67,6 +67,11 @@ def distances_to_sides(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), -1)
 
 
+def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
+    """The inverse: boxes (..., 4) from points (..., 2) and distances (..., 4) to left, top, right and bottom."""
+    return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
+
+
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     return sides.clamp_min(0).prod(-1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from errors import InputError
 from losses.assigner import Assignment, Targets, TaskAlignedAssigner
-from losses.boxes import complete_iou, distances_to_sides, wasserstein_similarity
+from losses.boxes import boxes_around, complete_iou, distances_to_sides, wasserstein_similarity
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,7 @@ class Criterion:
         stride = strides[anchor][:, None]
         point = points[anchor] / stride
         truth = targets.boxes[target].to(class_logits.dtype) / stride                               # (K, 4) strides
-        distance = logits.softmax(-1) @ bins
-        predicted = torch.cat((point - distance[:, :2], point + distance[:, 2:]), 1)
+        predicted = boxes_around(point, logits.softmax(-1) @ bins)
         similarity = complete_iou(predicted, truth)
         if self.config.nwd:
             wasserstein = wasserstein_similarity(predicted * stride, truth * stride, self.config.nwd_size)
@@ -182,8 +181,8 @@ def predicted_boxes(head: HeadOutput) -> Tensor:
     """(B, A, 4) xyxy pixels, for the assigner; without gradient."""
     logits = _at_least_float32(head.box_logits).unflatten(-1, (4, len(head.bins)))
     distance = (logits.softmax(-1) @ head.bins.to(logits.dtype)) * head.anchors.strides[:, None]
-    return torch.cat((head.anchors.points - distance[..., :2], head.anchors.points + distance[..., 2:]), -1)
+    return boxes_around(head.anchors.points, distance)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.float()

@@ -99,17 +99,17 @@ def make_anchors(levels: tuple[tuple[int, int, int], ...], device: torch.device)
 def decode_boxes(output: HeadOutput) -> Tensor:
     """Boxes (B, A, 4), xyxy in pixels, not clipped: each side lies at the expected distance of its distribution."""
     B, A, _ = output.box_logits.shape
-    probabilities = _never_half(output.box_logits).reshape(B, A, 4, BINS).softmax(-1)
-    distances = (probabilities @ _never_half(output.bins)) * output.anchors.strides[:, None]        # (B, A, 4) pixels
+    probabilities = _at_least_float32(output.box_logits).reshape(B, A, 4, BINS).softmax(-1)
+    distances = (probabilities @ _at_least_float32(output.bins)) * output.anchors.strides[:, None]        # (B, A, 4) pixels
     points = output.anchors.points
     return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
 
 
 def decode(output: HeadOutput) -> tuple[Tensor, Tensor]:
     """Boxes (B, A, 4), xyxy in pixels, and class probabilities (B, A, C)."""
-    return decode_boxes(output), _never_half(output.class_logits).sigmoid()
+    return decode_boxes(output), _at_least_float32(output.class_logits).sigmoid()
 
 
-def _never_half(x: Tensor) -> Tensor:
-    """In float32 at least: 800 px need more than 11 bits. (torch.promote_types stays in graphs that torch 2.6 exports.)"""
+def _at_least_float32(x: Tensor) -> Tensor:
+    """800 px need more than float16's 11 bits. (torch.promote_types would stay in graphs that torch 2.6 exports.)"""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,69 +1,133 @@
-"""The variants of the paper's Table III and what each costs. The network itself is wired in models/network.py.
+"""RS-TinyNet, wired from its parts: backbone -> neck -> fusion -> head. With every switch off it is YOLO11.
 
-    python -m models.rs_tinynet --table      parameters beside the paper's, and operations
+    python -m models.rs_tinynet --table      the rows of the paper's Table III (models/table3.py)
 """
-import argparse
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
-from models.network import ModelConfig, RSTinyNet, build_model
-
-__all__ = ["ROWS", "ModelConfig", "RSTinyNet", "build_model", "count_gflops", "table"]
-
-# Table III of the paper, row by row: what is switched on, with the widths that its counts reveal (docs/decisions.md), and
-# the parameters that it prints. YOLO11m + P2 is not in the paper: it tells what the stride-4 level alone costs.
-ROWS = (
-    ("YOLO11m", ModelConfig(), 20_059_176),
-    ("YOLO11m + P2", ModelConfig(p2=True), None),
-    ("MDCA", ModelConfig(mdca=True), 20_553_992),
-    ("ARB", ModelConfig(arb=True), 30_294_440),
-    ("PFDH", ModelConfig(pfdh=True, pfdh_width=64), 21_339_925),
-    ("MDCA + ARB", ModelConfig(mdca=True, arb=True, mdca_kernel=1), 30_789_252),
-    ("ARB + PFDH", ModelConfig(arb=True, pfdh=True), 32_159_637),
-    ("MDCA + PFDH", ModelConfig(mdca=True, pfdh=True), 22_059_206),
-    ("MDCA + ARB + PFDH", ModelConfig(mdca=True, arb=True, pfdh=True, mdca_kernel=1), 32_159_657),
-)
-FOOTNOTE = """\
-* The paper prints 22,059,206, which is even. PFDH holds 2 x 2 + 3 x 3 + 4 x 4 = 29 biases that weigh inputs, and everything
-  else comes in even numbers, so that a network with PFDH has an odd count, as in the other three rows: no choice of widths
-  gives the paper's number. Built like its neighbours, the row has 21,924,397."""
+from errors import InputError
+from models.arb import ReversibleBackbone
+from models.backbone import Backbone
+from models.blocks import Conv
+from models.head import Detect, HeadOutput
+from models.mdca import MDCA, check_mdca
+from models.neck import Neck
+from models.pfdh import PFDH
+from models.scaling import SCALES
 
 
-def count_gflops(config: ModelConfig, image_size: int) -> float:
-    """10^9 operations of the convolutions and matrix products of one deployed forward pass, a multiply-add counted as two."""
-    with torch.device("meta"):
-        model = build_model(config).deploy()
-        image = torch.zeros(1, 3, image_size, image_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return counter.get_total_flops() / 1e9
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network to build; the switches are the columns of the paper's Table III."""
+
+    scale: str = "m"            # n, s, m, l or x
+    num_classes: int = 8
+    mdca: bool = False          # multi-dimensional collaborative attention on the stride-4 level
+    arb: bool = False           # auxiliary reversible branch
+    pfdh: bool = False          # progressive fusion detection head
+    p2: bool | None = None      # the stride-4 level; None: on when mdca or pfdh is on
+    mdca_kernel: int = 3        # channels that MDCA's 1-D convolutions see; odd
+    pfdh_width: int = 256       # output width of PFDH at scale m; a multiple of 32
+    mdca_combine: str = "sum"   # how MDCA's channel and spatial maps combine: sum or product
+
+    def __post_init__(self):
+        if self.scale not in SCALES:
+            raise InputError(f"model.scale: '{self.scale}' is not a scale. Use one of {', '.join(SCALES)}.")
+        if self.num_classes < 1:
+            raise InputError(f"model.num_classes: {self.num_classes} is not a number of classes. Use 1 or more.")
+        if self.p2 is False and (self.mdca or self.pfdh):
+            module = "mdca" if self.mdca else "pfdh"
+            raise InputError(f"model.p2: false, but model.{module} works on the stride-4 level. Leave model.p2 out.")
+        check_mdca(self.mdca_kernel, self.mdca_combine)
+        if self.pfdh_width not in range(32, 513, 32):       # others would be rounded, or cut to the scale's largest width
+            raise InputError(f"model.pfdh_width: {self.pfdh_width} is not a multiple of 32 from 32 to 512. The paper's counts "
+                             "have 64 and 256.")
+
+    @property
+    def has_p2(self) -> bool:
+        """Whether the network has the stride-4 level."""
+        return self.p2 if self.p2 is not None else self.mdca or self.pfdh
 
 
-def table(image_size: int = 800) -> str:
-    """The rows as aligned text."""
-    head = f"{'':<19}{'parameters':>12}{'paper':>13}{'difference':>12}{'deployed':>13}{f'GFLOPs at {image_size}':>15}"
-    lines = [head]
-    for name, config, paper in ROWS:
-        with torch.device("meta"):
-            model = build_model(config)
-            ours = model.reported_parameters()
-            deployed = sum(p.numel() for p in model.deploy().parameters())
-        printed = f"{paper:,}" if paper else "-"
-        difference = f"{ours - paper:+,}" if paper and ours != paper else "0" if paper else "-"
-        mark = "*" if paper and ours != paper else " "
-        lines.append(f"{name + mark:<19}{ours:>12,}{printed:>13}{difference:>12}{deployed:>13,}"
-                     f"{count_gflops(config, image_size):>15.1f}")
-    return "\n".join([*lines, FOOTNOTE])
+class DetectorOutput(NamedTuple):
+    """The main head's output and, in training with ARB, the auxiliary head's."""
+
+    main: HeadOutput
+    auxiliary: HeadOutput | None
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", required=True, help="print the table")
-    parser.parse_args()
-    print(table())
+class RSTinyNet(nn.Module):
+    """A detector of separate concepts: backbone, neck, fusion of the levels, head, and a head that only training sees."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        backbone: nn.Module,
+        neck: nn.Module,
+        fusion: nn.Module,
+        head: Detect,
+        auxiliary_head: Detect | None,
+    ):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.neck = neck
+        self.fusion = fusion
+        self.head = head
+        self.auxiliary_head = auxiliary_head
+
+    def forward(self, images: Tensor) -> DetectorOutput:
+        """Images (B, 3, H, W), RGB, floating point in 0..1, H and W multiples of 32.
+
+        Raises:
+            ValueError: H or W does not divide by 32; the caller pads.
+        """
+        if any(side < 1 or side % 32 for side in images.shape[-2:]):
+            raise ValueError(f"images are {images.shape[-1]} x {images.shape[-2]} px: pad both sides to multiples of 32")
+        features, auxiliary = self.backbone(images)
+        main = self.head(self.fusion(self.neck(features)))
+        if self.auxiliary_head is None or not self.training:
+            return DetectorOutput(main, None)
+        levels = len(self.auxiliary_head.strides)
+        return DetectorOutput(main, self.auxiliary_head(list(auxiliary[-levels:])))
+
+    def reported_parameters(self) -> int:
+        """Parameters as the paper counts them: without the training-only auxiliary head."""
+        auxiliary = self.auxiliary_head.parameters() if self.auxiliary_head is not None else ()
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in auxiliary)
+
+    def deploy(self) -> "RSTinyNet":
+        """Drop the auxiliary head, fold every BatchNorm into its convolution and go to evaluation mode, in place."""
+        self.auxiliary_head = None
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.fold()
+        return self.eval()
+
+
+def build_model(config: ModelConfig) -> RSTinyNet:
+    """Build the network; its weights are drawn from torch's global generator."""
+    scale = SCALES[config.scale]
+    backbone = ReversibleBackbone(scale) if config.arb else Backbone(scale)
+    attention = MDCA(config.mdca_kernel, combine=config.mdca_combine) if config.mdca else nn.Identity()
+    neck = Neck(scale, backbone.widths, config.has_p2, attention)
+    widths, fusion = neck.widths, nn.Identity()
+    if config.pfdh:
+        width = scale.channels(config.pfdh_width)
+        widths, fusion = (width,) * 4, PFDH(neck.widths, width)
+    strides = (4, 8, 16, 32) if config.has_p2 else (8, 16, 32)
+    # Its branches are as wide as those of a head on the neck itself.
+    head = Detect(config.num_classes, widths, strides, reference_width=neck.widths[0])
+    auxiliary_head = None
+    if config.arb:
+        levels = backbone.widths[-len(strides) :]
+        auxiliary_head = Detect(config.num_classes, levels, strides, reference_width=neck.widths[0])
+    return RSTinyNet(config, backbone, neck, fusion, head, auxiliary_head)
 
 
 if __name__ == "__main__":
+    from models.table3 import main  # which needs this module: nothing else here does
+
     main()

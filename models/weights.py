@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import printable
-from models.network import ModelConfig, build_model
+from models.rs_tinynet import ModelConfig, build_model
 from models.scaling import SCALES
 
 # YOLO11 numbers its layers in the order of its graph; the layers between (upsampling, concatenation) hold no weights.

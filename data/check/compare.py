@@ -1,12 +1,12 @@
 """Which published set this is, and its numbers beside ours."""
 from dataclasses import dataclass
 
+from data.aitod_layout import AS_MANY_AS_V2
 from data.check.places import family
-from data.published import Published, load_published
+from data.published import Published, load_published, plain
 
 MAY_BE = {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)}
 TOLERANCE = 0.1         # images may differ by this share for a split to be taken for a published one
-MORE = 0.02             # share by which boxes exceed those of AI-TOD v1 from which on they are taken for v2's (7% more in all)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def compare(classes: tuple[str, ...], splits: dict[str, dict]) -> Comparison | N
     Args:
         splits: figures by split (see data/check/figures.py).
     """
-    sets = {name: s for name, s in load_published().items() if {*map(_plain, s.classes)} == {*map(_plain, classes)}}
+    sets = {name: s for name, s in load_published().items() if {*map(plain, s.classes)} == {*map(plain, classes)}}
     if not sets:
         return None
     first = next(iter(sets.values()))
@@ -37,11 +37,7 @@ def compare(classes: tuple[str, ...], splits: dict[str, dict]) -> Comparison | N
     if len(sets) > 1:                                           # AI-TOD v1 or v2, which label the same images
         versions = [f[0] for split in splits.values() if (f := family(split["file"].rpartition("/")[2]))]
         ours, of_v1 = sum(splits[name]["boxes"] for name in parts), sum(first.boxes[part] for part in parts.values())
-        second = max(versions) == 2 if versions else ours > (1 + MORE) * of_v1
+        second = max(versions) == 2 if versions else ours > AS_MANY_AS_V2 * of_v1
         chosen = sets["aitod_v2" if second else "aitod_v1"]
-    order = [_plain(name) for name in chosen.classes]
-    return Comparison(chosen, parts, {name: order.index(_plain(name)) for name in classes})
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
+    order = [plain(name) for name in chosen.classes]
+    return Comparison(chosen, parts, {name: order.index(plain(name)) for name in classes})

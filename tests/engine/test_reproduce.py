@@ -20,7 +20,7 @@ from engine.reproduction import CONFIGS, ROOT, DataFacts, Run, obstacles, plan
 from engine.signals import StopRequest
 from errors import InputError
 from eval.tables import DATA_SETS
-from models.rs_tinynet import ROWS
+from models.table3 import ROWS
 
 ARGUMENTS = ["data.train=train.json", "data.test=train.json", "model.scale=n", "train.epochs=2", "train.image_size=64",
              "train.batch_size=4", "train.workers=0", "train.device=cpu", "train.amp=off"]

@@ -15,7 +15,7 @@ from data import Batch
 from data.coco import load_coco
 from data.raster import Georeference, Scene
 from data.tiling import Tiling
-from engine import checkpoint, geojson, predictor
+from engine import checkpoint, geojson, scenes
 from engine.config import EvalConfig
 from engine.overview import crowded_places, draw_scene
 from engine.postprocess import Detections
@@ -231,7 +231,7 @@ def test_a_gpu_without_memory_for_the_tiles_is_one_line_that_names_their_size(
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
-    monkeypatch.setattr(predictor, "detect", fail)
+    monkeypatch.setattr(scenes, "detect", fail)
     with pytest.raises(InputError, match="^eval.batch_size: 16 images of 64 px do not fit.*Lower eval.batch_size.$"):
         predict.main(["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images), "--tile", "64",
                       "--output", str(tmp_path)])

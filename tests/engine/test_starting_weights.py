@@ -11,7 +11,7 @@ from engine import inert
 from engine.starting_weights import read_starting_weights
 from errors import InputError, run
 from models import ModelConfig, build_model
-from models.rs_tinynet import ROWS
+from models.table3 import ROWS
 from models.weights import load_partial, place
 from tests.engine.ultralytics_file import detection_model, network, stand_ins, write
 

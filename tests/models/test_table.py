@@ -1,14 +1,17 @@
 """Table III: seven counts exact, the eighth out of reach; every variant trains, deploys and keeps its outputs."""
 import itertools
 import re
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from errors import InputError
 from models import ModelConfig, build_model, decode
-from models.rs_tinynet import ROWS, count_gflops, table
+from models.table3 import ROWS, count_gflops, table
 
 SWITCHES = [dict(zip(("mdca", "arb", "pfdh"), v, strict=True)) for v in itertools.product((False, True), repeat=3)]
 VARIANTS = [*SWITCHES, dict(arb=False, p2=True), dict(arb=True, p2=True)]       # with mdca or pfdh, p2 is on anyway
@@ -122,3 +125,10 @@ def test_the_table_is_aligned():
     assert len({len(row) for row in rows}) == 1
     assert sum("*" in row for row in rows) == 1
     assert "-134,809" in next(row for row in rows if "*" in row)
+
+
+def test_the_command_runs_without_a_warning():
+    """Python warns of a module that its package has loaded before it runs."""
+    done = subprocess.run([sys.executable, "-m", "models.rs_tinynet", "--help"], cwd=Path(__file__).parents[2],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "--table" in done.stdout
