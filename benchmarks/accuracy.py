@@ -19,8 +19,10 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +35,16 @@ from benchmarks.child import machine
 from engine import config as configs
 from engine.config import Config
 from engine.resume import check_same_config
+from engine.signals import EXIT_STOPPED
 from errors import InputError, run
 from eval.files import DetectionArrays, read_detections
 from eval.scoring import HEADLINES, score
 
 ROOT = Path(__file__).parents[1]
+
+
+class Interrupted(Exception):
+    """A training was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,12 @@ def plan(rows: list[str], seeds: list[int], folder: Path, folder_of_configs: Pat
 
 
 def carry_out(job: Run, peer_python: str | None) -> None:
-    """Train and test, unless that is done. What is said goes to the run's log.txt."""
+    """Train and test, unless that is done. What is said goes to the run's log.txt.
+
+    Raises:
+        Interrupted: the training was asked to stop.
+        InputError: it failed.
+    """
     if job.metrics.exists():
         return
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +124,8 @@ def carry_out(job: Run, peer_python: str | None) -> None:
             code = subprocess.run(
                 command, cwd=ROOT, stdout=log, stderr=log, check=False, env=accuracy_peer.ENVIRONMENT
             ).returncode
+            if code in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM):
+                raise Interrupted
             if code:
                 raise InputError(f"{job.name}: ended with code {code}. See {log.name}; the same command goes on.")
 
@@ -174,23 +188,40 @@ def revisions(runs: list[Run]) -> list[str]:
     return sorted({json.loads(path.read_text())["versions"]["code"] for path in manifests})
 
 
-def carry_out_all(runs: list[Run], peer_python: str | None, at_once: int) -> list[str]:
-    """Every run; one that fails leaves the others alone. Returns what went wrong."""
-    failures = []
+def carry_out_all(runs: list[Run], peer_python: str | None, at_once: int) -> int:
+    """Every run; one that fails leaves the others alone, one that is interrupted ends them. Returns how many failed.
+
+    Raises:
+        KeyboardInterrupt: a run was interrupted, as by Ctrl-C, which reaches the trainings too: they save and end.
+    """
+    failed = 0
+    interrupted = threading.Event()     # in the threads, as one may be free for the next run before this one has woken up
+
+    def begin(job: Run) -> None:
+        if interrupted.is_set():
+            raise Interrupted
+        try:
+            carry_out(job, peer_python)
+        except Interrupted:
+            interrupted.set()
+            raise
+
     pool = ThreadPoolExecutor(at_once)
-    jobs = {pool.submit(carry_out, job, peer_python): job for job in runs}
     try:
+        jobs = {pool.submit(begin, job): job for job in runs}
         for future in as_completed(jobs):
             try:
                 future.result()
                 print(f"{jobs[future].name}: done", flush=True)
             except InputError as error:
-                failures.append(str(error))
+                failed += 1
                 print(error, file=sys.stderr, flush=True)
-    except BaseException:       # Ctrl-C reaches the trainings too, which save and end; none that waits must begin
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    finally:
+        interrupted.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    return failures
+    return failed
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -213,12 +244,12 @@ def main() -> int:
     runs = plan(options.rows, options.seeds, options.folder.resolve(), options.configs, settings)
     if any(job.peer for job in runs) and not options.peer_python:
         raise InputError("--peer-python: an ultralytics row needs it. Name the interpreter of an environment with ultralytics.")
-    failures = carry_out_all(runs, options.peer_python, options.jobs)
+    failed = carry_out_all(runs, options.peer_python, options.jobs)
     device = runs[0].config.train.device
     print(f"{machine('cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu')}; "
           f"code {', '.join(revisions(runs)) or 'none'}; {' '.join(options.settings)}")
     print(table(runs))
-    return 2 if failures else 0
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

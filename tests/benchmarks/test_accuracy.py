@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,17 +138,43 @@ def test_a_run_that_fails_leaves_the_others_alone_and_names_its_log(
 
     monkeypatch.setattr(accuracy, "carry_out", carry_out)
     runs = bench.plan("other", "yolo11n")
-    assert len(accuracy.carry_out_all(runs, None, 1)) == 1
+    assert accuracy.carry_out_all(runs, None, 1) == 1
     assert runs[1].metrics.exists() and "See log.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("code", "error"), [(3, accuracy.Interrupted), (-2, accuracy.Interrupted), (2, InputError)])
+def test_a_training_that_was_stopped_is_told_from_one_that_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int, error: type
+) -> None:
+    monkeypatch.setattr(accuracy.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=code))
+    with pytest.raises(error):
+        accuracy.carry_out(*bench.plan("yolo11n"), None)
+
+
+def test_a_run_that_is_interrupted_ends_those_that_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def carry_out(job: accuracy.Run, _: None) -> None:
+        begun.append(job.row)
+        raise accuracy.Interrupted
+
+    monkeypatch.setattr(accuracy, "carry_out", carry_out)
+    with pytest.raises(KeyboardInterrupt):
+        accuracy.carry_out_all(bench.plan("yolo11n", "other"), None, 1)
+    assert begun == ["yolo11n"]
 
 
 def test_ctrl_c_begins_no_run_that_waits(tmp_path: Path) -> None:
     """As in a terminal, the whole group is interrupted: the training that runs ends, and no other begins."""
     code = (
-        "import subprocess, sys, time\nfrom pathlib import Path\nfrom benchmarks import accuracy\n"
+        "import signal, subprocess, sys\nfrom pathlib import Path\nfrom benchmarks import accuracy\n"
+        # A shell's background jobs inherit that the signal is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "training = 'import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)'\n"
         "def carry_out(job, _):\n"
-        "    subprocess.run([sys.executable, '-c', training, f'{sys.argv[1]}/{job.row}'], stderr=subprocess.DEVNULL)\n"
+        "    child = [sys.executable, '-c', training, f'{sys.argv[1]}/{job.row}']\n"
+        "    if subprocess.run(child, stderr=subprocess.DEVNULL).returncode == -signal.SIGINT:\n"
+        "        raise accuracy.Interrupted\n"
         "accuracy.carry_out = carry_out\n"
         "jobs = [accuracy.Run(row, 0, Path(row), Path(row), ()) for row in ('first', 'second')]\n"
         "accuracy.carry_out_all(jobs, None, 1)\n"
