@@ -7,17 +7,6 @@ from torch import Tensor
 _EPS = 1e-7
 
 
-def box_area(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (...)."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
-def intersection_over_union(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of boxes at equal places: (..., 4), (..., 4), broadcastable -> (...), in 0..1."""
-    overlap = _intersection(a, b)
-    return overlap / (box_area(a) + box_area(b) - overlap + _EPS)
-
-
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     """CIoU of boxes at equal places (Zheng et al., AAAI 2020, Eqs 7-11), in -1.5..1.
 
