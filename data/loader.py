@@ -134,6 +134,7 @@ class TrainSampler(Sampler):
         return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        # NumPy fills seeds up with zeros: this is also the stream of the epoch's sample 0, whose draws are of another kind.
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         order = np.resize(order, len(self) * self.batch_size)
         share = self.batch_size // self.world_size
