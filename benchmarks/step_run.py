@@ -51,11 +51,11 @@ class Ours(Step):
         super().__init__(case)
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         from data import Targets
+        from engine.batchnorm import KeptStatistics
         from engine.config import TrainConfig
         from engine.ema import WeightAverage
         from engine.memory import keep_freed_memory
         from engine.optimizer import build_optimizer
-        from engine.statistics import KeptStatistics
         from losses import AssignerConfig, Criterion, LossConfig, TaskAlignedAssigner
         from models import ModelConfig, build_model
         if self.device.type == "cpu":

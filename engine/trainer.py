@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import engine.optimizer as optim
 from engine import checkpoint
+from engine.batchnorm import KeptStatistics, take_statistics
 from engine.charts import draw_charts
 from engine.config import Config
 from engine.datasets import TrainingData
@@ -24,11 +25,9 @@ from engine.log import RunLog, epoch_line
 from engine.manifest import write_manifest
 from engine.memory import peak_memory
 from engine.pictures import assigned_cells, predictions_beside_truth, training_batch
-from engine.precise_batchnorm import take_statistics
 from engine.resume import Position, find_checkpoint, restore, snapshot
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.starting_weights import read_starting_weights
-from engine.statistics import KeptStatistics
 from engine.versions import versions
 from errors import InputError
 from eval.scoring import HEADLINES, score

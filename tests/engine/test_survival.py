@@ -19,12 +19,12 @@ from torch import multiprocessing
 
 import engine.trainer
 from engine import checkpoint, failures
+from engine.batchnorm import KeptStatistics
 from engine.config import Config, TrainConfig
 from engine.distributed import Ranks
 from engine.lock import FolderLock
 from engine.log import RunLog
 from engine.signals import Stopped, StopRequest
-from engine.statistics import KeptStatistics
 from engine.trainer import Trainer
 from errors import InputError, MachineError, run
 from losses import Criterion, LossTerms

@@ -15,8 +15,8 @@ from data.coco import load_coco
 from data.loader import statistics_loader
 from data.transforms import AugmentConfig
 from engine import checkpoint
+from engine.batchnorm import take_statistics
 from engine.distributed import Ranks
-from engine.precise_batchnorm import take_statistics
 from engine.signals import Stopped, StopRequest
 from tests.engine.test_distributed import free_port
 

@@ -1,4 +1,4 @@
-"""BatchNorm's statistics of the averaged weights, taken anew from training images.
+"""BatchNorm's running statistics: kept from steps that are not finite, and taken anew for the averaged weights.
 
 Those that training leaves are moving averages over batches of its own size, under weights that have changed since. With few
 images in a batch they are far from what the weights see: "precise BatchNorm" (Wu and Johnson, arXiv:2105.07576, section 3)
@@ -13,6 +13,23 @@ from torch.utils.data import DataLoader
 from engine.distributed import Ranks
 from engine.evaluator import batches_of
 from engine.signals import StopRequest
+
+
+class KeptStatistics:
+    """A copy of a model's running means and variances as of the last good step: the forward pass changes them before anyone
+    knows that its numbers are not finite."""
+
+    def __init__(self, model: nn.Module):
+        self.live = [buffer for name, buffer in model.named_buffers() if "running_" in name]
+        self.kept = [buffer.clone() for buffer in self.live]
+
+    def keep(self) -> None:
+        """The present ones are good."""
+        torch._foreach_copy_(self.kept, self.live)
+
+    def put_back(self) -> None:
+        """The present ones are not: return to those of the last good step."""
+        torch._foreach_copy_(self.live, self.kept)
 
 
 @torch.no_grad()
