@@ -147,6 +147,16 @@ def test_an_existing_run_is_neither_overwritten_nor_mixed(tiny_run: object) -> N
     assert {p: p.read_bytes() for p in (tiny_run.folder / "run").rglob("*") if p.is_file()} == before
 
 
+def test_a_checkpoint_of_an_older_version_is_refused_and_says_how_to_use_it(tiny_run: object) -> None:
+    assert tiny_run.train("run", "train.max_steps=1") == 0
+    path = tiny_run.folder / "run/last.pt"
+    content = checkpoint.load(path)
+    checkpoint.save(path, {**content, "sums": content["sums"][:-1]})
+    with pytest.raises(InputError, match=r"last.pt: was written by an older version .* with --weights"):
+        tiny_run.train("run", "--resume", "train.max_steps=2")
+    assert tiny_run.train("other", "--weights", str(path), "train.max_steps=1") == 0
+
+
 def test_without_validation_best_is_the_last_average(tiny_run: object) -> None:
     assert tiny_run.train("run", "data.val=") == 0
     last, best = (checkpoint.load(tiny_run.folder / "run" / f"{name}.pt") for name in ("last", "best"))
