@@ -172,7 +172,7 @@ class Trainer:
             self.seconds = before + time.perf_counter() - started
             if here.step % 10 < moment.accumulate:
                 means = self.sums[:4] / self.sums[-1].clamp_min(1)
-                bar.set_postfix(dict(zip(SUMS, means.tolist(), strict=False)), refresh=False)
+                bar.set_postfix(dict(zip(SUMS[:4], means.tolist(), strict=True)), refresh=False)
             if stop or (due and not last):
                 self._save_last(must=stop)
             if stop:

@@ -1,4 +1,6 @@
 """benchmarks/differences.py without the peer: what it hands over, and that a difference shows."""
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -10,7 +12,7 @@ from data.transforms import AugmentConfig
 from engine.postprocess import select
 
 
-def reported(stage: callable, *arguments: object) -> str:
+def reported(stage: Callable[..., None], *arguments: object) -> str:
     lines = []
     stage(*arguments, lambda name, text: lines.append(f"{name}: {text}"))
     return "\n".join(lines)
