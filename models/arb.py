@@ -6,10 +6,9 @@ depends on its own depth alone. YOLOv9 (Wang et al., ECCV 2024) has this structu
 """
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from models.backbone import Features, Pyramid, Stages
-from models.blocks import C2PSA, GENTLE_START, SPPF
+from models.blocks import C2PSA, GENTLE_START, SPPF, nearest
 from models.scaling import Scale
 
 
@@ -42,7 +41,7 @@ class Fusion(nn.Module):
     """
 
     def forward(self, x: Tensor, chunks: list[Tensor]) -> Tensor:
-        """x (B, C, H, W) and chunks (B, C, h, w), h <= H, w <= W -> y (B, C, H, W)."""
+        """x (B, C, H, W) and chunks (B, C, h, w), finest first, each half the size of the one before -> y (B, C, H, W)."""
         return x + self.function(x, chunks)
 
     def inverse(self, y: Tensor, chunks: list[Tensor]) -> Tensor:
@@ -51,8 +50,14 @@ class Fusion(nn.Module):
 
     @staticmethod
     def function(like: Tensor, chunks: list[Tensor]) -> Tensor:
-        """F: the sum of the chunks, each resized to the size of `like` by nearest neighbour."""
-        return sum(interpolate(chunk, size=like.shape[2:], mode="nearest") for chunk in chunks)
+        """F: the sum of the chunks, each resized to the size of `like` by nearest neighbour.
+
+        The deepest is resized to the next one's size and added to it, and so on: the same sum, added up where it is small.
+        """
+        *finer, total = chunks
+        for chunk in reversed(finer):
+            total = nearest(total, chunk.shape[2:]) + chunk
+        return nearest(total, like.shape[2:])
 
 
 class ReversibleBackbone(nn.Module):

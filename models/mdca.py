@@ -1,9 +1,10 @@
 """Multi-dimensional collaborative attention (RS-TinyNet, Section III-B, Eqs 1-8)."""
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d
 
 from errors import InputError
+from models.blocks import nearest
 
 COMBINATIONS = {"sum": torch.add, "product": torch.mul}        # of the channel and the spatial map
 
@@ -45,7 +46,7 @@ class MDCA(nn.Module):
         a_local = _along_channels(self.mix_local, adaptive_avg_pool2d(x, self.grid)).sigmoid()          # (B, C, s, s)
         a_global = _along_channels(self.mix_global, x.mean((2, 3), keepdim=True)).sigmoid()             # (B, C, 1, 1)
         channel = (1 - self.local_weight) * a_global + self.local_weight * a_local
-        channel = interpolate(channel, size=x.shape[2:], mode="nearest")
+        channel = nearest(channel, x.shape[2:])
         spatial = self.mix_space(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)).sigmoid()
         return x * self.combine(channel, spatial)
 

@@ -1,10 +1,9 @@
 """YOLO11's path-aggregation neck: semantics down, details up again; with or without the stride-4 (P2) level."""
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from models.backbone import Pyramid
-from models.blocks import C3k2, Conv
+from models.blocks import C3k2, Conv, nearest
 from models.scaling import Scale
 
 
@@ -56,4 +55,4 @@ class Neck(nn.Module):
 
 def _double(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), nearest neighbour."""
-    return interpolate(x, scale_factor=2.0, mode="nearest")
+    return nearest(x, (2 * x.shape[2], 2 * x.shape[3]))

@@ -1,4 +1,5 @@
 """The two columns: what reaches what, and the inverse of the fusion."""
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,15 @@ def test_the_fusion_adds_the_resized_chunks():
     coarse = torch.tensor([[[[1.0, 2], [3, 4]]]])
     y = Fusion()(x, [torch.ones(1, 1, 4, 4), coarse])
     assert y[0, 0].tolist() == [[2, 2, 3, 3], [2, 2, 3, 3], [4, 4, 5, 5], [4, 4, 5, 5]]
+
+
+def test_the_fusion_of_five_levels_equals_repeating_each():
+    """On whole numbers, where no order of adding rounds."""
+    rng = np.random.default_rng(0)
+    chunks = [rng.integers(-99, 99, (2, 3, 48 // s, 32 // s)) for s in (1, 2, 4, 8, 16)]
+    expected = sum(chunk.repeat(s, 2).repeat(s, 3) for s, chunk in zip((1, 2, 4, 8, 16), chunks, strict=True))
+    y = Fusion()(torch.zeros(2, 3, 48, 32), [torch.from_numpy(chunk).float() for chunk in chunks])
+    assert np.array_equal(y.numpy(), expected)
 
 
 @torch.no_grad()
