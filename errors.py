@@ -7,7 +7,9 @@ kind, wherever it is met. Any other exception is a bug of ours and keeps its tra
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 
 class InputError(Exception):
@@ -28,23 +30,43 @@ def listed(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a script's main and turn the two errors into one line on stderr and an exit code."""
+def run(main: Callable[[], int | None], must_leave_at_once: Callable[[], bool] = lambda: False) -> NoReturn:
+    """Run a script's main, and end the process with its exit code.
+
+    Args:
+        must_leave_at_once: whether Python may not clean up at its end, asked when main has ended.
+    """
     try:
-        code = main()
+        code = _run_in_one_line(main)
+    except (Exception, SystemExit) as error:
+        if not must_leave_at_once():
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        code = error.code if isinstance(error, SystemExit) else 1
+    if must_leave_at_once():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run_in_one_line(main: Callable[[], int | None]) -> int:
+    """The exit code of a main; the errors above become one line on stderr."""
+    try:
+        return main() or 0
     except (InputError, MachineError) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, InputError) else 1
+        return 2 if isinstance(error, InputError) else 1
     except BrokenPipeError:             # `... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # else Python complains when it flushes
-        code = 1
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         what = error.filename or "the results"
         print(f"error: {what}: could not be written ({error.strerror}). Make room, or name another --output.", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
+        return 130

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data.tiling import tiling
 from engine import testing
+from engine.distributed import stands_in_group
 from errors import InputError, run
 from eval.scoring import PROTOCOLS
 
@@ -52,4 +53,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, stands_in_group)

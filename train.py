@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from engine import config as configs
-from engine.distributed import Ranks
+from engine.distributed import Ranks, stands_in_group
 from engine.failures import in_one_line
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
 from engine.trainer import Trainer
@@ -46,4 +46,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, stands_in_group)

@@ -20,6 +20,9 @@ from engine.memory import keep_freed_memory
 from errors import InputError
 
 T = TypeVar("T")
+IMAGES_FOR_BATCHNORM = 8
+WAIT_FOR_GRADIENTS = timedelta(minutes=30)      # as torch.compile, with its minutes, is not ready on all ranks at once
+WAIT_FOR_RANK_0 = timedelta(hours=2)
 
 
 class Ranks:
@@ -48,37 +51,52 @@ class Ranks:
             )
         self.device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
         self.is_main = self.rank == 0
+        self.patient = None
         if on_cuda:
             torch.cuda.set_device(self.device)
         else:
             keep_freed_memory()
         if self.world_size > 1:
             # Gradients go by NCCL; flags, detections and checkpoints by gloo, so that they neither stop nor fill the GPU.
-            # Rank 0 computes the metrics of a large test set while the others wait: far longer than the default 10 minutes.
-            timeout = timedelta(hours=2)
-            dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timeout, store=_own_store(timeout),
-                                    rank=self.rank, world_size=self.world_size)
+            # Rank 0 computes the metrics of a large test set while the others wait, in a group of its own: nobody stands
+            # so long in a reduction of gradients unless a peer is gone, which NCCL may not notice.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=WAIT_FOR_GRADIENTS,
+                                    store=_own_store(WAIT_FOR_RANK_0), rank=self.rank, world_size=self.world_size)
+            self.patient = dist.new_group(backend="gloo", timeout=WAIT_FOR_RANK_0)
+
+    def lacks_bf16(self) -> bool:
+        """Whether this is a GPU without bfloat16 in its tensor cores: older than Ampere. torch emulates it there."""
+        return self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) < (8, 0)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The module to call in training: gradients are averaged over the ranks during backward."""
         if self.world_size == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        parallel = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        # Buffers are BatchNorm's statistics, which training does not read; validation and checkpoints take rank 0's.
+        parallel.broadcast_buffers = False
+        return parallel
 
-    def synchronize_batchnorm(self, model: nn.Module, mode: str, batch_size: int) -> None:
+    def synchronize_batchnorm(self, model: nn.Module, mode: str, batch_size: int, compiled: bool = False) -> None:
         """Let BatchNorm take its statistics over all ranks, in place.
 
         Args:
-            mode: on, off, or auto: on GPUs with fewer than 8 images each.
+            mode: on, off, or auto: on GPUs with fewer than IMAGES_FOR_BATCHNORM each.
             batch_size: images over all ranks.
+            compiled: torch.compile is to follow; it stops at every such layer, and is refused.
         """
         if self.world_size == 1 or mode == "off":
             return
         if self.device.type == "cpu":
             if mode == "on":
                 raise InputError("train.sync_batchnorm: on needs GPUs. Use auto or off on a CPU.")
-        elif mode == "on" or batch_size // self.world_size < 8:
+        elif mode == "on" or batch_size // self.world_size < IMAGES_FOR_BATCHNORM:
+            if compiled:
+                raise InputError(
+                    "train.compile: gains nothing with BatchNorm synchronised over GPUs, at which it stops. Use "
+                    f"train.sync_batchnorm=off; with auto, {IMAGES_FOR_BATCHNORM} images on each GPU do (train.batch_size)."
+                )
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def all_sum(self, x: Tensor) -> Tensor:
@@ -96,7 +114,7 @@ class Ranks:
         if self.world_size == 1:
             return list(numbers)
         largest = torch.tensor(numbers, dtype=torch.int64)
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.patient)
         return largest.tolist()
 
     def from_main(self, make: Callable[[], T]) -> T:
@@ -113,7 +131,7 @@ class Ranks:
             except InputError as caught:
                 error = caught
         message = [made, error is not None]
-        dist.broadcast_object_list(message, 0)
+        dist.broadcast_object_list(message, 0, group=self.patient)
         if error:
             raise error
         if message[1]:
@@ -129,7 +147,7 @@ class Ranks:
         if self.world_size == 1:
             return [value]
         values = [None] * self.world_size if self.is_main else None
-        dist.gather_object(value, values)
+        dist.gather_object(value, values, group=self.patient)
         return values
 
     def broadcast_buffers(self, model: nn.Module) -> None:
@@ -141,19 +159,32 @@ class Ranks:
     def __enter__(self) -> "Ranks":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Leave the group, unless an exception passes: see stands_in_group."""
+        if error is None:
+            self.close()
 
     def close(self) -> None:
-        """Leave the group, and end its threads.
+        """Leave the group, and end its threads. All ranks do.
 
         A thread of gloo that lets go of a tensor while the interpreter ends brings the process down (SIGABRT, after a run
         that went well). They end with the group, once nothing refers to it: neither a DistributedDataParallel, nor the
         default arguments of torch.distributed.nn.functional, which are the group that exists when it is imported.
         """
         if self.world_size > 1 and dist.is_initialized():
+            self.patient = None
             gc.collect()
             dist.destroy_process_group()
+
+
+def stands_in_group() -> bool:
+    """Whether an exception took this process out of `with Ranks(...)` while it has peers: then it must end at once.
+
+    On GPUs, leaving the group waits for what the others have begun, and they wait for this rank: all would stand still until
+    a timeout, with nothing said. Python's own clean-up leaves it, too. The others learn of the end by a closed connection, or
+    from torchrun.
+    """
+    return dist.is_initialized()
 
 
 def _own_store(timeout: timedelta) -> dist.Store:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from engine import config as configs
 from engine.config import Config
-from engine.distributed import Ranks
+from engine.distributed import Ranks, stands_in_group
 from engine.failures import in_one_line
 from engine.files import write_json
 from engine.signals import EXIT_STOPPED, Stopped, StopRequest
@@ -104,4 +104,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, stands_in_group)

@@ -57,6 +57,8 @@ class Trainer:
         train = config.train
         if train.amp == "fp16" and ranks.device.type == "cpu":
             raise InputError("train.amp: fp16 needs a GPU. Use train.amp=bf16 or train.amp=off on a CPU.")
+        if train.amp == "bf16" and ranks.is_main and ranks.lacks_bf16():
+            print("train.amp: bf16 is slow on this GPU, which computes it in software; fp16 is not. Use train.amp=fp16.")
         self.lock = FolderLock(folder, watched=folder / "last.pt")
         ranks.from_main(self.lock.wait)     # it is taken below, when nothing can be refused any more
         saved = ranks.from_main(lambda: find_checkpoint(folder, config, resume))
@@ -72,7 +74,7 @@ class Trainer:
             report = load_partial(self.raw_model, given.state)
             if ranks.is_main:
                 print(f"{self.started_from}\n{report}")
-        ranks.synchronize_batchnorm(self.raw_model, train.sync_batchnorm, train.batch_size)
+        ranks.synchronize_batchnorm(self.raw_model, train.sync_batchnorm, train.batch_size, train.compile)
         self.raw_model.to(ranks.device, memory_format=torch.channels_last)
 
         self.schedule = optim.Schedule(train, len(self.data.train_loader.batch_sampler))
@@ -261,6 +263,7 @@ class Trainer:
     def _log_epoch(self, metrics: dict | None, seconds: float) -> None:
         """A line of log.jsonl and one on the screen; `seconds` went into measuring. All ranks take part."""
         here = self.position
+        self.ranks.wait()       # for rank 0, which scored: in the reduction below nobody may wait so long
         sums = dict(zip(SUMS, self.ranks.all_sum(self.sums.clone()).tolist(), strict=True))
         if not self.log:
             return

@@ -243,6 +243,41 @@ def test_a_restarted_rank_does_not_find_what_an_attempt_before_left_in_torchruns
     del store
 
 
+FAILING_RANK = """
+import sys, time, torch
+import torch.distributed as dist
+from engine.distributed import Ranks, stands_in_group
+from errors import InputError, run
+dist.destroy_process_group = lambda: time.sleep(1000)       # as NCCL's, which waits for what the other rank has begun
+def main():
+    with Ranks("cpu") as ranks:
+        if ranks.rank == 1:
+            raise {error}
+        ranks.all_sum(torch.ones(1))
+run(main, stands_in_group)
+"""
+
+
+@pytest.mark.parametrize(("error", "code", "last"), [
+    ("InputError('image.png is damaged. Restore it.')", 2, "error: image.png is damaged. Restore it."),
+    ("ValueError('a bug')", 1, "ValueError: a bug"),
+    ("SystemExit(2)", 2, ""),
+])
+def test_a_rank_that_fails_alone_says_why_and_ends_at_once(error: str, code: int, last: str) -> None:
+    """The other one stands in a reduction then, which on GPUs nothing but its end brings to an end."""
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    other, failing = (
+        subprocess.Popen([sys.executable, "-c", FAILING_RANK.format(error=error)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                         env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in (0, 1))
+    try:
+        said = failing.communicate(timeout=PATIENCE)[1]
+        assert failing.returncode == code and said.strip().endswith(last) and ("Traceback" in said) == (code == 1), said
+        assert other.wait(PATIENCE) != 0
+    finally:
+        other.kill()
+        other.communicate()
+
+
 def fail_on_main(rank: int, port: int, folder: str) -> None:
     """Rank 0 raises InputError, rank 1 ends with the same exit code and says nothing."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
