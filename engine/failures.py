@@ -12,6 +12,7 @@ from errors import InputError, MachineError
 SHARED_MEMORY = ("killed by signal: bus error", "workers are out of shared memory", "unable to write to file </torch",
                  "unable to open shared memory object </torch", "unable to allocate shared memory(shm) for file </torch")
 KILLED_WORKER = ("dataloader worker (pid",)
+GPU_MEMORY = ("cuda error: out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")   # beside the allocator
 LOST_RANK = ("connection closed by peer", "connection reset by peer", "broken pipe", "connectfull", "socket timeout",
              "nccl error", "ncclremoteerror", "watchdog", "timed out waiting", "heartbeat monitor")
 
@@ -40,7 +41,7 @@ def explain(
 ) -> InputError | MachineError | None:
     """What to tell the user; None for an error that is none of these."""
     train, text = config.train, str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in GPU_MEMORY):
         if single:
             return InputError(f"train.image_size: an image of {side} px does not fit the GPU's memory. Lower train.image_size, "
                               "or use train.device=cpu.")

@@ -121,7 +121,7 @@ class Criterion:
             total = images * (terms[0].sum() + auxiliary_term)
         box, cls, dfl = terms[0].detach().unbind()
         learned = torch.zeros_like(targets.labels, dtype=torch.bool)
-        learned[parts[0][1].target_index] = True
+        learned.index_fill_(0, parts[0][1].target_index, True)      # learned[...] = True would make the host wait for a GPU
         return LossTerms(
             total, box, cls, dfl,
             auxiliary=auxiliary_term.detach() if auxiliary is not None else torch.zeros_like(box),

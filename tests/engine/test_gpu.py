@@ -10,6 +10,7 @@ from engine.optimizer import build_optimizer
 from engine.postprocess import select
 from losses import Criterion, LossConfig, TaskAlignedAssigner
 from models import ModelConfig, build_model
+from models.blocks import nearest
 
 ROWS = {"YOLO11": {}, "RS-TinyNet": {"mdca": True, "arb": True, "pfdh": True}}
 
@@ -76,14 +77,28 @@ def test_bf16_follows_float32_on_a_cpu() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_compiled_steps_equal_plain_ones_on_a_gpu(row: dict) -> None:
+    """At a rate at which rounding decides nothing: at 0.001 changing RS-TinyNet's weights by 1e-6 changes its fourth loss by up
+    to 0.9 %."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    assert losses("cuda", row, compiled=True, steps=4) == pytest.approx(losses("cuda", row, steps=4), rel=5e-3)
+    compiled, plain = losses("cuda", row, compiled=True, steps=4, lr=1e-5), losses("cuda", row, steps=4, lr=1e-5)
+    assert compiled == pytest.approx(plain, rel=2e-3)
 
 
 @pytest.mark.slow
 def test_compiled_steps_equal_plain_ones_on_a_cpu() -> None:
     """Within a thousandth, as torch's own BatchNorm in channels_last rounds more than the compiled one."""
     assert losses("cpu", {}, compiled=True, steps=4) == pytest.approx(losses("cpu", {}, steps=4), rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_nearest_neighbour_keeps_its_precision_under_autocast_on_a_gpu() -> None:
+    """And so does its gradient; PyTorch's own is float32 there."""
+    x = torch.rand(1, 2, 3, 3, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cuda", torch.bfloat16):
+        y = nearest(x, (6, 6))
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16 and torch.equal(y, x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.equal(x.grad, torch.full_like(x, 4))
 
 
 @pytest.mark.gpu

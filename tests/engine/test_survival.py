@@ -371,6 +371,10 @@ except OSError as error:
 @pytest.mark.parametrize(("error", "kind", "words"), [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 80 GiB"),
      InputError, ("train.batch_size", "8 images of 800 px", "2.50 GIB more", "train.amp=bf16")),
+    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call."),
+     InputError, ("train.batch_size", "8 images of 800 px", "train.amp=bf16")),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+     InputError, ("train.batch_size", "8 images of 800 px", "train.amp=bf16")),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out "
                   "of shared memory. Please try to raise your shared memory limit."),
      InputError, ("train.workers", "/dev/shm", "--shm-size", "train.workers=0")),
@@ -429,6 +433,19 @@ def test_batchnorm_is_synchronized_on_gpus_with_fewer_than_8_images_each(mode: s
     kinds = {type(m) for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)}
     assert kinds == {torch.nn.SyncBatchNorm if expected else torch.nn.BatchNorm2d}
     assert list(model.state_dict()) == names and same(dict(model.state_dict()), dict(weights))
+    if expected:
+        with pytest.raises(InputError, match="^train.compile: .*train.sync_batchnorm=off.* 8 images"):
+            GPUs(ranks).synchronize_batchnorm(model, mode, batch_size=16, compiled=True)
+    else:
+        GPUs(ranks).synchronize_batchnorm(model, mode, batch_size=16, compiled=True)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), True), ((8, 0), False), ((9, 0), False)])
+def test_bf16_is_known_to_be_slow_on_gpus_before_ampere(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert GPUs(1).lacks_bf16() is expected and not Ranks("cpu").lacks_bf16()
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the memory of a process")
