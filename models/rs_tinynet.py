@@ -91,7 +91,7 @@ class RSTinyNet(nn.Module):
         if self.auxiliary_head is None or not self.training:
             return DetectorOutput(main, None)
         levels = len(self.auxiliary_head.strides)
-        return DetectorOutput(main, self.auxiliary_head(list(auxiliary[-levels:])))
+        return DetectorOutput(main, self.auxiliary_head(list(auxiliary)[-levels:]))
 
     def reported_parameters(self) -> int:
         """Parameters as the paper counts them: without the training-only auxiliary head."""

@@ -30,6 +30,16 @@ def test_the_head_and_the_way_down_both_read_what_mdca_gives():
     assert torch.equal(seen["down"], seen["given"]) and torch.equal(seen["head"], seen["given"])
 
 
+def test_torch_compile_takes_the_network_as_one_graph_in_training():
+    """A break would cost a call of its own, and torch 2.6 cannot slice a NamedTuple. Traced alone: compiling takes minutes."""
+    model, images = build(**ALL), torch.rand(1, 3, 64, 64)
+    expected = model(images)
+    model.compile(backend="eager", fullgraph=True)
+    output = model(images)
+    for head in ("main", "auxiliary"):
+        torch.testing.assert_close(getattr(output, head).class_logits, getattr(expected, head).class_logits)
+
+
 def reached(model: nn.Module) -> set[str]:
     """The parts that hold a gradient which is not zero."""
     parts = {"column 1": model.backbone.auxiliary, "taps": model.backbone.taps, "column 2": model.backbone.stages,
