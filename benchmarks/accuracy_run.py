@@ -77,11 +77,17 @@ def is_trained(last: Path, epochs: int) -> bool:
     return last.exists() and torch.load(last, map_location="cpu", weights_only=False)["epoch"] in (-1, epochs - 1)
 
 
+def precision(training: dict) -> bool | str:
+    """What Ultralytics takes for `amp`: on a CPU only False, float32; it is refused bfloat16 there."""
+    return training["amp"] if torch.cuda.is_available() and training.get("device") != "cpu" else False
+
+
 def main() -> None:
     from ultralytics import YOLO
     from ultralytics.utils.torch_utils import get_flops, get_num_params
     case = json.loads(sys.argv[1])
-    folder, training = Path(case["folder"]), case["training"]
+    folder = Path(case["folder"])
+    training = case["training"] | {"amp": precision(case["training"])}
     yaml = yolo_set(case, folder / "set")
     last = folder / "train/weights/last.pt"
     clock = Clock(folder / "seconds.jsonl")

@@ -17,7 +17,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.nms import non_max_suppression
-from ultralytics.utils.torch_utils import ModelEMA
+from ultralytics.utils.torch_utils import ModelEMA, init_seeds
 
 
 def training_step(case: dict, given: dict) -> dict:
@@ -77,6 +77,7 @@ def pictures(case: dict, yaml: Path) -> tuple[dict, list[tuple[int, int]]]:
     data = check_det_dataset(str(yaml))
     dataset = build_yolo_dataset(cfg, data["train"], 16, data, mode="train")
     found = {"counts": [], "sides": [], "grey": []}
+    init_seeds(1)
     generator = torch.Generator().manual_seed(1)
     for k in torch.randperm(len(dataset), generator=generator)[: case["pictures"]].tolist():
         sample = dataset[k]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import accuracy, accuracy_peer
-from benchmarks.accuracy_run import Clock, is_trained, yolo_set
+from benchmarks.accuracy_run import Clock, is_trained, precision, yolo_set
 from errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +198,16 @@ def test_what_the_peer_can_be_told_reaches_it(bench: Bench) -> None:
     expected = {"scale": 0.2, "box": 3, "amp": "bf16", "device": "cpu", "imgsz": 64, "batch": 4, "nbs": 64, "seed": 0}
     assert {name: told[name] for name in expected} == expected
     assert case["testing"] == {"conf": 0.01, "iou": 0.7, "max_det": 3000}
+
+
+@pytest.mark.parametrize(("device", "gpu", "expected"), [(0, True, "bf16"), (None, True, "bf16"), ("cpu", True, False),
+                                                         (None, False, False)])
+def test_the_peer_is_not_told_of_bf16_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, device: int | str | None, gpu: bool, expected: object
+) -> None:
+    """It would refuse to train."""
+    monkeypatch.setattr("benchmarks.accuracy_run.torch.cuda.is_available", lambda: gpu)
+    assert precision({"amp": "bf16"} | ({} if device is None else {"device": device})) == expected
 
 
 def test_the_peer_reads_the_set_with_boxes_that_are_clipped_and_of_some_area(tiny_set: object, tmp_path: Path) -> None:
