@@ -51,7 +51,7 @@ class Ranks:
             )
         self.device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
         self.is_main = self.rank == 0
-        self.patient = None
+        self._patient = None
         if on_cuda:
             torch.cuda.set_device(self.device)
         else:
@@ -62,7 +62,7 @@ class Ranks:
             # so long in a reduction of gradients unless a peer is gone, which NCCL may not notice.
             dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=WAIT_FOR_GRADIENTS,
                                     store=_own_store(WAIT_FOR_RANK_0), rank=self.rank, world_size=self.world_size)
-            self.patient = dist.new_group(backend="gloo", timeout=WAIT_FOR_RANK_0)
+            self._patient = dist.new_group(backend="gloo", timeout=WAIT_FOR_RANK_0)
 
     def lacks_bf16(self) -> bool:
         """Whether this is a GPU without bfloat16 in its tensor cores: older than Ampere. torch emulates it there."""
@@ -114,7 +114,7 @@ class Ranks:
         if self.world_size == 1:
             return list(numbers)
         largest = torch.tensor(numbers, dtype=torch.int64)
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.patient)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._patient)
         return largest.tolist()
 
     def from_main(self, make: Callable[[], T]) -> T:
@@ -131,7 +131,7 @@ class Ranks:
             except InputError as caught:
                 error = caught
         message = [made, error is not None]
-        dist.broadcast_object_list(message, 0, group=self.patient)
+        dist.broadcast_object_list(message, 0, group=self._patient)
         if error:
             raise error
         if message[1]:
@@ -147,7 +147,7 @@ class Ranks:
         if self.world_size == 1:
             return [value]
         values = [None] * self.world_size if self.is_main else None
-        dist.gather_object(value, values, group=self.patient)
+        dist.gather_object(value, values, group=self._patient)
         return values
 
     def broadcast_buffers(self, model: nn.Module) -> None:
@@ -172,7 +172,7 @@ class Ranks:
         default arguments of torch.distributed.nn.functional, which are the group that exists when it is imported.
         """
         if self.world_size > 1 and dist.is_initialized():
-            self.patient = None
+            self._patient = None
             gc.collect()
             dist.destroy_process_group()
 
