@@ -47,7 +47,8 @@ class TaskAlignedAssigner:
 
     Args:
         min_box_side: sides shorter than this many pixels offer the cells of a side of this length (0: none do). Below
-            8 px between a sixth and two thirds of all boxes contain no cell centre of stride 8 and are never learned.
+            8 px between a sixth (7 px) and two thirds (4 px) of all boxes contain no cell centre of strides 8 to 32 and are
+            never learned.
         nwd: share of the Wasserstein similarity in the overlap (0: CIoU alone, the paper's way).
         nwd_size: its unit, pixels; about the mean side of the objects.
     """

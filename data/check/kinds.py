@@ -6,7 +6,7 @@ wrong data, or the figures are wrong. "note": handled, or worth knowing. The fir
 from typing import NamedTuple
 
 LEVELS = ("stops", "hurts", "note")
-REFUSED = "train.py and test.py refuse the set."
+REFUSED = "train.py or test.py, whichever reads it, refuses the set."
 MISSED = "Left out of training; in val and test an object that nothing can find."
 
 
@@ -22,7 +22,8 @@ class Kind(NamedTuple):
 KINDS = {
     # the files of annotations
     "annotation_file": Kind(
-        "stops", "annotation files missing or unreadable", REFUSED, "Name the file in data.train, data.val or data.test."),
+        "stops", "annotation files missing or unreadable", REFUSED,
+        "Name the file in data.train, data.val or data.test. Those of val and test may be left empty (data.test=)."),
     "broken_entry": Kind(
         "stops", "entries without what they need", REFUSED,
         "An image needs a whole number id and a file_name, an annotation image_id, category_id and bbox."),

@@ -7,6 +7,7 @@ write instead, and goes on with what it found.
 import difflib
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from data.check.findings import Findings
@@ -32,12 +33,13 @@ def family(name: str) -> tuple[int, str] | None:
     return version, SPLITS.get(match[2], match[2])
 
 
-def find_annotations(root: Path, wanted: Path, split: str) -> tuple[Path | None, str]:
+def find_annotations(root: Path, wanted: Path, split: str, named: Collection[Path]) -> tuple[Path | None, str]:
     """A file to read in place of one that does not exist, and what to say of it.
 
     Args:
         root: data.root; its folder, those in it and that of the file are looked through.
         wanted: the file that the configuration names.
+        named: the files that it names for all splits; none of them is a hint, nor is another split's by its name.
     Returns:
         Only a file of the same version and split is one to read; of others the nearest name is a hint.
     """
@@ -50,7 +52,8 @@ def find_annotations(root: Path, wanted: Path, split: str) -> tuple[Path | None,
         its = family(file.name)
         if its is not None and its[1] == (part or split) and version in (None, its[0]):
             return file, f"data.{split}={os.path.relpath(file, root)} is there, and was read instead."
-    by_name = {file.name: os.path.relpath(file, root) for file in files}
+    others = {"train", "val", "test"} - {split}
+    by_name = {file.name: os.path.relpath(file, root) for file in files if file not in named and file.stem not in others}
     close = difflib.get_close_matches(wanted.name, by_name, n=1)
     return None, f"Did you mean data.{split}={by_name[close[0]]}?" if close else ""
 

@@ -89,11 +89,11 @@ def _read(setup: Setup, split: str, file: Path, classes: tuple[str, ...], found:
     if file.suffix == ".txt":
         listing = read_voc(file, setup.annotations, setup.images, classes, split, found)
         if listing is None:
-            found.hint("annotation_file", find_annotations(setup.root, file, split)[1])
+            found.hint("annotation_file", find_annotations(setup.root, file, split, setup.files.values())[1])
         return listing
     hint = ""
     if not file.exists():
-        other, hint = find_annotations(setup.root, file, split)
+        other, hint = find_annotations(setup.root, file, split, setup.files.values())
         if other is not None:
             found.add("annotation_file", split, detail=f"{file}: No such file")
             file = other

@@ -66,6 +66,16 @@ def test_a_near_name_is_proposed(clean, check):
     assert "Did you mean data.val=val.json?" in found["findings"][0]["remedy"]
 
 
+def test_another_splits_file_is_not_proposed(clean, check):
+    """To test on the images of training would be worse than not to test."""
+    (clean.root / "test.json").rename(clean.root / "evaluation.json")
+    for wanted, hint in (("trai.json", ""), ("vall.json", ""), ("evaluatio.json", "Did you mean data.test=evaluation.json?")):
+        _, found = check(clean.root, f"data.test={wanted}")
+        finding = next(f for f in found["findings"] if f["kind"] == "annotation_file")
+        assert finding["remedy"].endswith(hint or "may be left empty (data.test=).")
+
+
+
 def flat(clean):
     """Names without folders, as AI-TOD has them."""
     for split, content in clean.content.items():
