@@ -69,10 +69,12 @@ def test_a_near_name_is_proposed(clean, check):
 def test_another_splits_file_is_not_proposed(clean, check):
     """To test on the images of training would be worse than not to test."""
     (clean.root / "test.json").rename(clean.root / "evaluation.json")
-    for wanted, hint in (("trai.json", ""), ("vall.json", ""), ("evaluatio.json", "Did you mean data.test=evaluation.json?")):
+    for wanted in ("trai.json", "vali.json", "evaluatio.json"):
         _, found = check(clean.root, f"data.test={wanted}")
-        finding = next(f for f in found["findings"] if f["kind"] == "annotation_file")
-        assert finding["remedy"].endswith(hint or "may be left empty (data.test=).")
+        remedy = next(f["remedy"] for f in found["findings"] if f["kind"] == "annotation_file")
+        assert "may be left empty (data.test=)." in remedy and "train.json" not in remedy and "val.json" not in remedy
+    assert remedy.endswith("Did you mean data.test=evaluation.json?")
+
 
 
 
