@@ -94,6 +94,9 @@ def plan(rows: list[str], seeds: list[int], folder: Path, folder_of_configs: Pat
             if (job.folder / "config.json").exists():
                 saved = json.loads((job.folder / "config.json").read_text())
                 check_same_config(saved, config.to_dict(), job.folder / "config.json")
+                if saved["train"]["max_steps"] != config.train.max_steps:       # to train.py a pause, here a budget
+                    raise InputError(f"{job.folder}: was begun with train.max_steps={saved['train']['max_steps']}. Give the "
+                                     "same, or name another --folder.")
             runs.append(job)
     return runs
 

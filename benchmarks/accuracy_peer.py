@@ -44,6 +44,8 @@ def check(row: str, name: str, own: list[str], config: Config) -> None:
         key = setting.partition("=")[0]
         if key not in COUNTERPARTS and key not in ELSEWHERE:
             raise InputError(f"{row}: the peer cannot be told {key}. Leave it out.")
+    if config.data.classes:
+        raise InputError(f"data.classes: cannot be told to the peer of the row {row}. Leave it out, or make files of them.")
     for split in ("train", "val", "test"):
         file = getattr(config.data, split)
         if not file.endswith(".json"):

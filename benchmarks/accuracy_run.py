@@ -18,9 +18,11 @@ THIN = 1e-6         # px; a box that is no wider has no area
 def yolo_set(case: dict, folder: Path) -> Path:
     """The set as Ultralytics reads it: links to images, a text file of boxes for each, and a YAML, whose path it returns."""
     root = Path(case["data"]).resolve()
-    for split, listing in case["splits"].items():
-        content = json.loads((root / listing).read_text())
-        label = {category["id"]: k for k, category in enumerate(content["categories"])}
+    splits = {split: json.loads((root / listing).read_text()) for split, listing in case["splits"].items()}
+    # By name and in training's order: files may number and list the same classes in another way.
+    names = [category["name"] for category in sorted(splits["train"]["categories"], key=lambda category: category["id"])]
+    for split, content in splits.items():
+        label = {category["id"]: names.index(category["name"]) for category in content["categories"]}
         lines = {image["id"]: [] for image in content["images"]}
         size = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
         for a in content["annotations"]:
@@ -39,11 +41,11 @@ def yolo_set(case: dict, folder: Path) -> Path:
             if not link.exists():
                 link.symlink_to(root / case["images"] / image["file_name"])
             text.write_text("\n".join(lines[image["id"]]))
-    names = [category["name"] for category in content["categories"]]
     description = {"path": str(folder), **{split: f"images/{split}" for split in case["splits"]}, "names": names}
     yaml = folder / "set.yaml"
     yaml.write_text(json.dumps(description))            # JSON is YAML
-    (folder / "ids.json").write_text(json.dumps([category["id"] for category in content["categories"]]))
+    ids = {category["name"]: category["id"] for category in splits["test"]["categories"]}
+    (folder / "ids.json").write_text(json.dumps([ids[name] for name in names]))
     return yaml
 
 

@@ -1,10 +1,11 @@
 """Samples, the order they come in, and the loaders.
 
-Every random draw of sample i in epoch e comes from default_rng((seed, e, i)): the same pictures whatever the number of
-workers or ranks, and an interrupted epoch goes on where it stopped. The epoch travels with the index, so that workers
-which live through all epochs need not be told.
+Every random draw of sample i in epoch e comes from default_rng((seed, e, i)), of one that fills up the last batch from
+default_rng((seed, e, i, copy)): the same pictures whatever the number of workers or ranks, and an interrupted epoch goes on
+where it stopped. The epoch travels with the index, so that workers which live through all epochs need not be told.
 """
 import math
+import multiprocessing
 import os
 import signal
 import threading
@@ -24,7 +25,8 @@ from errors import InputError
 
 
 class TrainDataset(Dataset):
-    """Augmented samples, by (epoch, index, side): square samples of `side` pixels.
+    """Augmented samples, by (epoch, index, side): square samples of `side` pixels. By (epoch, index, side, copy), copy above 1,
+    others of the same image in the same epoch.
 
     Args:
         mosaic_epochs: mosaic is used in epochs below this.
@@ -54,8 +56,8 @@ class TrainDataset(Dataset):
 
     def _draw(self, key: tuple[int, int, int], image: torch.Tensor) -> Sample:
         """The sample whose image is, and is drawn into, a tensor (3, s, s)."""
-        epoch, index, side = key
-        rng = np.random.default_rng((self.seed, epoch, index))
+        epoch, index, side, *copy = key
+        rng = np.random.default_rng((self.seed, epoch, index, *copy))
         chosen = [index]
         if rng.random() < self.augment.mosaic and epoch < self.mosaic_epochs:
             chosen += rng.integers(len(self.source), size=3).tolist()
@@ -96,7 +98,7 @@ class EvalDataset(Dataset):
 
 
 class TrainSampler(Sampler):
-    """This rank's batches of an epoch, as lists of (epoch, index, side).
+    """This rank's batches of an epoch, as lists of (epoch, index, side), with a fourth number for an image that comes again.
 
     The permutation of an epoch is the same on all ranks, and so is the side of a batch; of each global batch a rank takes
     its contiguous share. The last batch is filled from the start of the permutation, so that every batch is full and none
@@ -133,7 +135,7 @@ class TrainSampler(Sampler):
     def __len__(self) -> int:
         return self.batches_per_epoch
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         # NumPy fills seeds up with zeros: this is also the stream of the epoch's sample 0, whose draws are of another kind.
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         order = np.resize(order, len(self) * self.batch_size)
@@ -141,7 +143,9 @@ class TrainSampler(Sampler):
         for batch in range(self.start, len(self)):
             begin = batch * self.batch_size + self.rank * share
             side = self._side(batch)
-            yield [(self.epoch, int(k), side) for k in order[begin : begin + share]]
+            places = range(begin, begin + share)
+            # Copies count from 2 on: a 0 would be the image's first draws, and a 1 is for sides.
+            yield [(self.epoch, int(order[k]), side, *([1 + k // self.count] if k >= self.count else [])) for k in places]
 
     def sides(self) -> range:
         """The sides that a batch can have, pixels."""
@@ -263,6 +267,7 @@ def _obey_parent() -> None:
     At its exit Python sends SIGTERM to its children and waits for them: a worker that ignored it would keep a run that
     crashed from ever ending.
     """
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    # Not getppid(), which with the start method "forkserver" is another process.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
         pass
     os._exit(0)

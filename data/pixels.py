@@ -4,7 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from errors import InputError
+from errors import InputError, printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")       # of the files that are taken for images
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -48,7 +48,12 @@ def is_nearly_black(image: np.ndarray) -> bool:
 
 
 def check_beginning(path: Path) -> None:
-    """Raises InputError for a file that cannot be read or does not begin as an image of a known format does."""
+    """Raises InputError for a file that cannot be read or does not begin as an image of a known format does, or whose name is
+    not UTF-8: OpenCV and many readers of results crash on it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{printable(str(path))}: its name is not UTF-8. Rename the file.") from None
     try:
         with open(path, "rb") as file:
             file.read(1)

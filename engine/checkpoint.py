@@ -12,7 +12,7 @@ import torch
 
 from engine import config as configs
 from engine.archive import opened
-from errors import InputError, printable
+from errors import InputError, listed, printable
 from models import ModelConfig, RSTinyNet, build_model
 
 FORMAT = 1
@@ -149,6 +149,20 @@ def _settings(tree: dict, path: str | Path) -> configs.Config:
     except (InputError, TypeError) as error:        # a forged file's keys can be of any type
         reason = printable(str(error).partition(". ")[0])
         raise InputError(f"{path}: {ANOTHER_VERSION} ({reason}). Use that version, or train anew.") from None
+
+
+def settings_for(content: dict, path: str | Path, overrides: list[str]) -> configs.Config:
+    """The settings of a described checkpoint with some changed, for inference.
+
+    Raises:
+        InputError: a key is unknown, or would have another network than this.
+    """
+    config = configs.from_dict(content["config"], str(path), overrides)
+    own = content["class_names"]
+    if config.data.classes and list(config.data.classes) != own:
+        raise InputError(f"data.classes: {path} detects {listed(own)}; other classes are another training's. Leave it out: "
+                         "metrics.json has the figures of each class.")
+    return config
 
 
 def load_for_inference(path: str | Path) -> tuple[RSTinyNet, dict]:

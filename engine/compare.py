@@ -126,7 +126,7 @@ def _from_split(path: Path, split: str, overrides: list[str]) -> Images:
     """Of a checkpoint's data set."""
     content = checkpoint.load(path)
     checkpoint.describe(content, path)
-    config = configs.from_dict(content["config"], str(path), overrides)
+    config = checkpoint.settings_for(content, path, overrides)
     names = tuple(content["class_names"])
     source = open_split(config, split, names, training=False)
     truth = ground_truth_arrays(read_truth(config, split, names))
@@ -140,7 +140,7 @@ def _relative(source: Source, folder: Path) -> list[str]:
 def _open_detector(path: Path, truth: GroundTruthArrays, conf: float, overrides: list[str]) -> Detector:
     """Load a checkpoint; its classes become categories of the truth, by name."""
     model, content = checkpoint.load_for_inference(path)
-    config = configs.from_dict(content["config"], str(path), [*overrides, f"eval.conf={conf}"])
+    config = checkpoint.settings_for(content, path, [*overrides, f"eval.conf={conf}"])
     ids = dict(zip(truth.category_names, truth.category_ids.tolist(), strict=True))
     own = content["class_names"]
     if not set(own) & set(ids):

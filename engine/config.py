@@ -60,7 +60,7 @@ class TrainConfig:
     ema_updates: float = 2000.0         # the decay approaches ema_decay with this time constant, in optimizer steps
     close_mosaic: int = 10              # last epochs without mosaic
     validate_every: int = 1             # epochs
-    max_steps: int = 0                  # stop after this many batches; 0: never
+    max_steps: int = 0                  # stop after this many batches, at the next optimizer step; 0: never
     device: str = "auto"                # auto, cpu or cuda
     amp: str = "off"                    # off, fp16 or bf16
     compile: bool = False               # torch.compile the network; the first steps of each image size take minutes

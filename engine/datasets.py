@@ -82,6 +82,12 @@ class TrainingData:
             mosaic_epochs=train.epochs - train.close_mosaic, workers=train.workers, rank=ranks.rank,
             world_size=ranks.world_size, pin_memory=ranks.device.type == "cuda",
         )
+        share = train.batch_size // ranks.world_size
+        if share == 1 and min(self.train_loader.batch_sampler.sides()) == 32:
+            raise InputError(
+                f"train.batch_size: {train.batch_size} is one image at a time, which at 32 px is a single cell of stride 32: "
+                f"BatchNorm has no spread to divide by. Use {2 * ranks.world_size}, or a larger train.image_size."
+            )
         self.statistics_loader = None
         if train.precise_batchnorm:
             self.statistics_loader = statistics_loader(

@@ -47,7 +47,7 @@ def predict(path: Path, source: Path, output: Path, overrides: list[str], tiling
     images = find_images(source, output)
     _check_images(images)
     model, content = checkpoint.load_for_inference(path)
-    config = configs.from_dict(content["config"], str(path), overrides)
+    config = checkpoint.settings_for(content, path, overrides)
     device = Ranks(config.train.device).device
     model.to(device, memory_format=torch.channels_last)
     base = source if source.is_dir() else source.parent
@@ -189,16 +189,23 @@ def picture_names(names: list[Path]) -> list[Path]:
 
 
 def find_images(source: Path, output: Path) -> list[Path]:
-    """The images at a path, sorted, without those in an output folder within it: they are pictures of an earlier run."""
+    """The images at a path, sorted, without those in an output folder within it: they are pictures of an earlier run. Links to
+    folders are followed, each folder once."""
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise InputError(f"--source: {source} does not exist. Name an image or a folder of images.")
     base, results = source.resolve(), output.resolve()
     results = results if results != base and results.is_relative_to(base) else None
-    images = sorted(p for p in source.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()
-                    and not (results and (base / p.relative_to(source)).is_relative_to(results))
-                    and not p.parent.name.startswith(PREFIX))
+    images, seen = [], set()
+    for folder, within, names in os.walk(source, followlinks=True):
+        here = Path(folder).resolve()
+        if here in seen or here.name.startswith(PREFIX) or (results and here.is_relative_to(results)):
+            within.clear()      # seen: a link may lead to a folder above itself
+            continue
+        seen.add(here)
+        images += [Path(folder, name) for name in names if name.lower().endswith(ENDINGS) and Path(folder, name).is_file()]
+    images.sort()
     if not images:
         outside = " outside --output" if results else ""
         raise InputError(f"--source: {source} holds no image{outside} ({', '.join(ENDINGS)}). Name another folder.")

@@ -38,7 +38,7 @@ def test_checkpoint(
         tiling: how larger images are cut; None: all are fitted to train.image_size.
     """
     model, content = checkpoint.load_for_inference(path)
-    config = configs.from_dict(content["config"], str(path), overrides)
+    config = checkpoint.settings_for(content, path, overrides)
     with Ranks(config.train.device) as ranks:
         class_names = tuple(content["class_names"])
         source = open_split(config, split, class_names, training=False)

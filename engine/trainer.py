@@ -145,8 +145,8 @@ class Trainer:
             optim.apply(moment, self.optimizer)
             pending += 1
             files += [meta.path for meta in batch.meta]
-            last = here.batch + 1 == total or here.step + 1 == train.max_steps
-            stepping = pending >= moment.accumulate or last
+            stepping = pending >= moment.accumulate or here.batch + 1 == total
+            last = here.batch + 1 == total or (stepping and 0 < train.max_steps <= here.step + 1)
             # As no_sync() would, but without two paths: only the last backward before a step averages over the ranks.
             self.model.require_backward_grad_sync = stepping
 
@@ -249,11 +249,12 @@ class Trainer:
         """Make the average ready, with train.precise_batchnorm, and validate it, in epochs that call for it."""
         train = self.config.train
         due = self.data.val_loader is not None and (done or (self.position.epoch + 1) % train.validate_every == 0)
-        if not due and not (done and self.data.statistics_loader):
+        precise = self.data.statistics_loader is not None       # one without batches is false, on some ranks alone
+        if not due and not (done and precise):
             return None
         self._save_last()       # a kill while it detects loses nothing
         try:
-            if self.data.statistics_loader:
+            if precise:
                 take_statistics(self.ema.model, self.data.statistics_loader, self.ranks, self.stop)
             return self._validate() if due else None
         except Stopped:
@@ -323,7 +324,7 @@ class Trainer:
             return
         name = HEADLINES[self.config.eval.protocol][0]
         value = metrics[name] if metrics else -1.0
-        if value > self.best or not metrics:
+        if value >= self.best or not metrics:       # of equals, as where AP is 0 or undefined, the one that learned longest
             progress = {"epoch": self.position.epoch, "step": self.position.step, name: value}
             content = checkpoint.inference_content(
                 self.ema.model, self.data.class_names, self.config.to_dict(), progress

@@ -92,6 +92,10 @@ def test_a_folder_of_another_budget_is_refused_and_a_finished_run_is_taken_as_it
     (job.folder / "config.json").write_text(json.dumps(job.config.to_dict()))
     bench.finish(job)
     accuracy.carry_out(*bench.plan("yolo11n", settings=("train.workers=1",)), None)
+    with pytest.raises(InputError, match="was begun with train.max_steps=0. Give the same"):
+        bench.plan("yolo11n", settings=("train.max_steps=3",))
+    with pytest.raises(InputError, match="data.classes: cannot be told to the peer"):
+        bench.plan("ultralytics:yolo11n", settings=("data.classes=alpha",))
     with pytest.raises(InputError, match=r"config.json: was written with other settings: train.epochs \(was 1, now 300\)"):
         bench.plan("yolo11n", settings=("train.epochs=300",))
 
@@ -219,7 +223,7 @@ def test_the_peer_reads_the_set_with_boxes_that_are_clipped_and_of_some_area(tin
         {"id": 3, "image_id": image["id"], "category_id": 9, "bbox": [5, 5, 9, 9], "iscrowd": 1},
     ]
     tiny_set.write(content)
-    case = {"data": str(tiny_set.root), "images": "images", "splits": {"train": "train.json"}}
+    case = {"data": str(tiny_set.root), "images": "images", "splits": {"train": "train.json", "test": "train.json"}}
     described = json.loads(yolo_set(case, tmp_path / "set").read_text())
     assert described["names"] == ["alpha", "beta", "gamma"] and described["train"] == "images/train"
     lines = (tmp_path / f"set/labels/train/{image['id']}.txt").read_text().splitlines()
@@ -228,6 +232,23 @@ def test_the_peer_reads_the_set_with_boxes_that_are_clipped_and_of_some_area(tin
     np.testing.assert_allclose([float(v) for v in lines[0].split()], [1, 4 / width, 20 / height, 8 / width, 20 / height],
                                atol=1e-7)
     assert len(list((tmp_path / "set/images/train").iterdir())) == len(content["images"])
+
+
+def test_the_peer_learns_the_classes_by_name_however_a_file_lists_them(tiny_set: object, tmp_path: Path) -> None:
+    """Ours are alpha, beta, gamma, as train.json numbers them; test.json lists and numbers them otherwise."""
+    content, numbers = tiny_set.content, {2: 70, 5: 60, 9: 50}
+    tiny_set.write({**content, "categories": content["categories"][::-1]})
+    tiny_set.write({
+        **content, "annotations": [{**a, "category_id": numbers[a["category_id"]]} for a in content["annotations"]],
+        "categories": [{**c, "id": numbers[c["id"]]} for c in content["categories"]]}, "test.json")
+    case = {"data": str(tiny_set.root), "images": "images", "splits": {"train": "train.json", "test": "test.json"}}
+    assert json.loads(yolo_set(case, tmp_path / "set").read_text())["names"] == ["alpha", "beta", "gamma"]
+    for image in content["images"]:
+        expected = [tiny_set.IDS.index(a["category_id"]) for a in content["annotations"] if a["image_id"] == image["id"]]
+        for split in ("train", "test"):
+            lines = (tmp_path / f"set/labels/{split}/{image['id']}.txt").read_text().splitlines()
+            assert [int(line.split()[0]) for line in lines] == expected
+    assert json.loads((tmp_path / "set/ids.json").read_text()) == [70, 60, 50]
 
 
 def test_the_peers_clock_counts_an_epoch_once_and_leaves_its_last_test_out(

@@ -84,11 +84,12 @@ def test_a_tiff_that_is_no_picture_is_told_how_to_become_one(tmp_path):
 
 
 CRASH = """
-import os, pathlib, subprocess, sys
+import multiprocessing, os, pathlib, subprocess, sys
 from data.coco import load_coco
 from data.loader import train_loader
 from data.transforms import AugmentConfig
 
+multiprocessing.set_start_method(sys.argv[2])
 root = pathlib.Path(sys.argv[1])
 source = load_coco(root / "train.json", root / "images", training=True)
 loader = train_loader(source, 64, 1, AugmentConfig(), seed=0, mosaic_epochs=1, workers=1)
@@ -102,10 +103,11 @@ raise RuntimeError("boom")
 """
 
 
-def test_workers_outlive_a_scheduler_s_signal_but_not_a_run_that_crashed(tiny_set):
+@pytest.mark.parametrize("start", ["fork", "forkserver"])      # Python's default until 3.13, and from 3.14
+def test_workers_outlive_a_scheduler_s_signal_but_not_a_run_that_crashed(tiny_set, start):
     """SIGTERM and SIGINT from outside cost no batch; a run that raises ends instead of waiting for its workers."""
     done = subprocess.run(
-        [sys.executable, "-c", CRASH, str(tiny_set.root)], cwd=Path(__file__).parents[2], capture_output=True,
+        [sys.executable, "-c", CRASH, str(tiny_set.root), start], cwd=Path(__file__).parents[2], capture_output=True,
         text=True, timeout=120,
     )
     assert done.stdout.split() == ["12"], done.stderr
@@ -137,12 +139,12 @@ def test_ranks_share_the_same_global_batches(world_size):
 
 def test_every_image_once_an_epoch_in_another_order_each_time():
     sampler = TrainSampler(37, 8, 0, 64)
-    first, second = ([k for batch in keys(sampler, e) for _, k, _ in batch] for e in (0, 1))
+    first, second = ([k for batch in keys(sampler, e) for _, k, *_ in batch] for e in (0, 1))
     assert sorted(first[:37]) == sorted(second[:37]) == list(range(37))
     assert first[37:] == first[:3]                          # the last batch is filled from the start
     assert first != second
     assert first != sorted(first)
-    assert first != [k for batch in keys(TrainSampler(37, 8, 1, 64), 0) for _, k, _ in batch]
+    assert first != [k for batch in keys(TrainSampler(37, 8, 1, 64), 0) for _, k, *_ in batch]
 
 
 def test_an_epoch_goes_on_where_it_stopped():
@@ -153,8 +155,17 @@ def test_an_epoch_goes_on_where_it_stopped():
 def test_fewer_images_than_a_batch():
     batches = keys(TrainSampler(3, 8, 0, 64), 0)
     assert len(batches) == TrainSampler(3, 8, 0, 64).batches_per_epoch == 1
-    assert sorted(k for _, k, _ in batches[0][:3]) == [0, 1, 2]
-    assert len(batches[0]) == 8
+    assert sorted(k for _, k, *_ in batches[0][:3]) == [0, 1, 2]
+    assert len(set(batches[0])) == len(batches[0]) == 8
+
+
+def test_an_image_that_comes_again_is_drawn_anew(source):
+    """Twelve images fill a batch of 32 with 32 pictures, the same whenever they are drawn; the first twelve as ever."""
+    loader = train_loader(source, 64, 32, AugmentConfig(), seed=1, mosaic_epochs=9, workers=0)
+    once, again = (next(iter(loader)).images for _ in range(2))
+    assert torch.equal(once, again) and len({image.numpy().tobytes() for image in once}) == 32
+    few = train_loader(source, 64, 12, AugmentConfig(), seed=1, mosaic_epochs=9, workers=0)
+    assert torch.equal(once[:12], next(iter(few)).images)
 
 
 def test_a_batch_that_cannot_be_shared_is_named():
@@ -198,7 +209,7 @@ def test_memory_is_used_again_only_when_a_batch_is_gone(source):
 ])
 def test_the_side_of_a_batch_varies_within_its_share(size, share, sides):
     batches = [b for e in range(12) for b in keys(TrainSampler(37, 8, 5, size, share), epoch=e)]
-    found = [{side for _, _, side in batch} for batch in batches]
+    found = [{side for _, _, side, *_ in batch} for batch in batches]
     assert all(len(one) == 1 for one in found) and set.union(*found) == sides
 
 

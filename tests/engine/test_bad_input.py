@@ -1,6 +1,7 @@
 """Bad input: one line that names the culprit and the remedy, exit code 2, no traceback, and no file changed."""
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,12 @@ def test_settings_that_cannot_be_meant(
     assert not (tiny_run.folder / "run").exists()
 
 
+@pytest.mark.parametrize("settings", [["train.image_size=32"], ["augment.multi_scale=0.5"]])
+def test_one_cell_is_too_few_for_batchnorm(tiny_run: object, capsys: pytest.CaptureFixture, settings: list[str]) -> None:
+    arguments = ["train.batch_size=1", *settings]
+    assert "train.batch_size: 1 is one image at a time" in fail(capsys, lambda a: tiny_run.train("run", *a), arguments)
+
+
 def test_configs_that_are_not_there_or_not_toml(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "absent.toml" in fail(capsys, train.main, ["--config", str(tmp_path / "absent.toml")])
     (tmp_path / "broken.toml").write_text("[train\nepochs = 3")
@@ -146,6 +153,7 @@ def test_bad_input_to_test_leaves_earlier_results(trained: object, tmp_path: Pat
         (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"),
         (["--checkpoint", best, "--split", "test", "data.test="], "data.test"),
         (["--checkpoint", best, "eval.cnof=0.1"], "eval.conf"),
+        (["--checkpoint", best, "data.classes=alpha"], "best.pt detects alpha, beta, gamma"),
         (["--ground-truth", truth], "--detections"),
         (["--ground-truth", truth, "--detections", str(tmp_path / "none.json")], "none.json"),
         (["--ground-truth", truth, "--detections", str(tmp_path / "dt.json")], "image"),
@@ -170,6 +178,11 @@ def test_bad_input_to_predict(trained: object, tmp_path: Path, capsys: pytest.Ca
     for source in (tmp_path / "absent.png", broken):
         arguments = ["--checkpoint", best, "--source", str(source), "--output", str(tmp_path / "out")]
         assert source.name in fail(capsys, predict.main, arguments)
+    (tmp_path / "latin").mkdir()
+    with open(os.fsencode(tmp_path / "latin") + b"/\xe4.png", "wb") as file:
+        file.write((trained.data.images / "000.png").read_bytes())
+    assert "\\udce4.png: its name is not UTF-8. Rename the file." in fail(
+        capsys, predict.main, ["--checkpoint", best, "--source", str(tmp_path / "latin"), "--output", str(tmp_path / "out")])
     images = ["--checkpoint", best, "--source", str(trained.data.images), "--output", str(tmp_path / "out")]
     for flags, words in ((["--conf", "2"], "eval.conf"), (["--tile", "31"], "--tile: 31"), (["--overlap", "9"], "--tile"),
                          (["--tile", "64", "--overlap", "64"], "--overlap: 64 is outside 0..63"),

@@ -117,12 +117,13 @@ def launch(run: object, output: str, *arguments: str, ranks: int = 2) -> subproc
 
 
 def test_torchrun_trains_validates_on_all_ranks_and_resumes(tiny_run: object) -> None:
-    """Twelve images of one shape are one batch of evaluation: the second rank has none, and must not stay behind."""
-    stopped = launch(tiny_run, "run", "train.max_steps=1")
+    """Twelve images of one shape are one batch of evaluation, and one for BatchNorm's statistics: the second rank has none, and
+    must not stay behind."""
+    stopped = launch(tiny_run, "run", "train.max_steps=1", "train.precise_batchnorm=12")
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.count("runs on") == 1                 # rank 0 speaks for all
     assert len(checkpoint.load(tiny_run.folder / "run/last.pt")["generators"]) == 2
-    resumed = launch(tiny_run, "run", "--resume", "data.cache=ram", "train.workers=1")
+    resumed = launch(tiny_run, "run", "--resume", "data.cache=ram", "train.workers=1", "train.precise_batchnorm=12")
     assert resumed.returncode == 0, resumed.stderr
     (shared,) = re.findall(r"decoding 12 images into (.*\.pixels)", resumed.stdout)      # once for both ranks, train and val
     assert not Path(shared).exists()

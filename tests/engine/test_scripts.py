@@ -118,6 +118,20 @@ def test_predict_draws_a_folder_and_its_subfolders_and_writes_coco(trained: obje
     assert pictures == {"a.png", "deep/b.png", "deep/c.png"}
 
 
+def test_predict_follows_links_to_folders_and_takes_each_folder_once(trained: object, tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    for folder, original in ((source, "000.png"), (elsewhere, "001.png")):
+        folder.mkdir()
+        (folder / original).write_bytes((trained.data.images / original).read_bytes())
+    (source / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(source)
+    arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(source)]
+    assert predict.main([*arguments, "--output", str(source / "out")]) == 0
+    assert predict.main([*arguments, "--output", str(source / "out")]) == 0         # its own pictures are not among them
+    written = json.loads((source / "out/detections.json").read_text())
+    assert [i["file_name"] for i in written["images"]] == ["000.png", "more/001.png"]
+
+
 def test_predict_takes_one_image(trained: object, tmp_path: Path) -> None:
     arguments = ["--checkpoint", str(trained.folder / "run/best.pt"), "--source", str(trained.data.images / "003.png")]
     assert predict.main([*arguments, "--output", str(tmp_path)]) == 0

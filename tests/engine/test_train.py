@@ -137,6 +137,20 @@ def test_a_resumed_run_logs_every_epoch_once_with_the_losses_of_the_whole_epoch(
         assert logged(name) == logged("whole")
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_max_steps_does_not_cut_the_batches_of_an_optimizer_step(tiny_run: object, steps: int) -> None:
+    """Two batches are a step, and three an epoch: a run that it paused goes on to the same bits."""
+    gathered = ("train.nominal_batch=8", "train.warmup_epochs=0")
+    assert tiny_run.train("whole", *gathered) == 0
+    assert tiny_run.train("parts", *gathered, f"train.max_steps={steps}") == 0
+    position = checkpoint.load(tiny_run.folder / "parts/last.pt")["position"]
+    assert position["step"] == steps + 1
+    assert tiny_run.train("parts", *gathered, "--resume") == 0
+    whole, parts = (checkpoint.load(tiny_run.folder / name / "last.pt") for name in ("whole", "parts"))
+    for key in ("model", "ema", "optimizer"):
+        assert_same(whole[key], parts[key], key)
+
+
 def test_an_existing_run_is_neither_overwritten_nor_mixed(tiny_run: object) -> None:
     assert tiny_run.train("run", "train.max_steps=1") == 0
     before = {p: p.read_bytes() for p in (tiny_run.folder / "run").rglob("*") if p.is_file()}
@@ -155,6 +169,13 @@ def test_a_checkpoint_of_an_older_version_is_refused_and_says_how_to_use_it(tiny
     with pytest.raises(InputError, match=r"last.pt: was written by an older version .* with --weights"):
         tiny_run.train("run", "--resume", "train.max_steps=2")
     assert tiny_run.train("other", "--weights", str(path), "train.max_steps=1") == 0
+
+
+def test_of_equal_averages_the_last_is_the_best(tiny_run: object) -> None:
+    """As where val holds nothing that counts, and AP is undefined."""
+    tiny_run.data.write({**tiny_run.data.content, "annotations": []}, "empty.json")
+    assert tiny_run.train("run", "data.val=empty.json") == 0
+    assert checkpoint.load(tiny_run.folder / "run/best.pt")["progress"]["epoch"] == 1
 
 
 def test_without_validation_best_is_the_last_average(tiny_run: object) -> None:
