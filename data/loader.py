@@ -5,9 +5,9 @@ default_rng((seed, e, i, copy)): the same pictures whatever the number of worker
 where it stopped. The epoch travels with the index, so that workers which live through all epochs need not be told.
 """
 import math
-import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -242,6 +242,8 @@ def _loader(dataset: Dataset, sampler: Sampler | list, join_samples: Callable, w
     return _Loader(
         dataset, batch_sampler=sampler, num_workers=workers, collate_fn=join_samples, pin_memory=pin_memory,
         worker_init_fn=_start_worker, persistent_workers=workers > 0,
+        # Python's default until 3.13. Started otherwise, workers share no memory, and have threads that SIGTERM ends.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         generator=torch.Generator(),    # its own: else each iteration would draw from the generator that a checkpoint keeps
     )
 
@@ -267,7 +269,6 @@ def _obey_parent() -> None:
     At its exit Python sends SIGTERM to its children and waits for them: a worker that ignored it would keep a run that
     crashed from ever ending.
     """
-    # Not getppid(), which with the start method "forkserver" is another process.
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -103,7 +103,7 @@ raise RuntimeError("boom")
 """
 
 
-@pytest.mark.parametrize("start", ["fork", "forkserver"])      # Python's default until 3.13, and from 3.14
+@pytest.mark.parametrize("start", ["fork", "forkserver"])      # Python's default until 3.13, and from 3.14 on
 def test_workers_outlive_a_scheduler_s_signal_but_not_a_run_that_crashed(tiny_set, start):
     """SIGTERM and SIGINT from outside cost no batch; a run that raises ends instead of waiting for its workers."""
     done = subprocess.run(
