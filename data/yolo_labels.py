@@ -13,6 +13,9 @@ together; --output names another folder than DIR/annotations.
 """
 import argparse
 import json
+import os
+import shlex
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +23,6 @@ from tqdm import tqdm
 
 from data.folders import appearing
 from data.pixels import ENDINGS, image_size
-from data.source import files_below
 from errors import InputError, listed, run
 
 SPLITS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}      # and the names of their folders
@@ -57,16 +59,19 @@ def convert(root: Path, names: list[str], output: Path) -> list[str]:
             settings.append(f"data.{split}=")
         elif output != root / "annotations":
             settings.append(f"data.{split}={output.absolute() / split}.json")
-    return [*report, f"For data.check and train.py: --config configs/custom.toml {' '.join(settings)}"]
+    return [*report, f"For data.check and train.py: --config configs/custom.toml {shlex.join(settings)}"]
 
 
 def _layout(root: Path) -> tuple[Path, dict[str, Path]]:
     """The folder where file names start, and the folder of each split's images."""
     for base, pattern in ((root / "images", "images/{}"), (root, "{}/images")):
-        found = {
-            split: root / pattern.format(word) for split, words in SPLITS.items() for word in words
-            if (root / pattern.format(word)).is_dir()
-        }
+        found = {}
+        for split, words in SPLITS.items():
+            there = [f for f in (root / pattern.format(word) for word in words) if f.is_dir() and any(f.iterdir())]
+            if len(there) > 1:
+                raise InputError(f"--root: {there[0]} and {there[1]} are both there. Move one away: {split} is one of them.")
+            if there:
+                found[split] = there[0]
         if found:
             return base, found
     raise InputError(f"--root: {root} holds neither images/train, images/val or images/test nor train/images, valid/images or "
@@ -75,28 +80,39 @@ def _layout(root: Path) -> tuple[Path, dict[str, Path]]:
 
 def _split(base: Path, folder: Path, names: list[str]) -> tuple[dict, str]:
     """One split as COCO, and what it holds."""
-    files = sorted(Path(f) for f in files_below(folder, "--root"))
-    files = [f for f in files if f.suffix.lower() in ENDINGS and not f.name.startswith(".")]
+    files = sorted(f for f in _walk(folder) if f.suffix.lower() in ENDINGS and not f.name.startswith("."))
     place = folder.parents[1] / "labels" / folder.name if folder.parent == base else folder.parent / "labels"
-    labels = [(place / f.relative_to(folder)).with_suffix(".txt") for f in files]
-    unlabelled = sum(not label.is_file() for label in labels)
+    texts = {f.with_suffix(".txt"): f for f in _walk(place) if f.suffix.lower() == ".txt"}
+    labels = [texts.pop((place / f.relative_to(folder)).with_suffix(".txt"), None) for f in files]
+    unlabelled = labels.count(None)
     if unlabelled == len(files):
         raise InputError(f"--root: none of the {len(files):,} images in {folder} has a label file in {place}. Put the labels "
-                         "there, under the names of the images.")
+                         f"there, under the names of the images, or move {folder} away.")
     with ThreadPoolExecutor() as pool:          # of most images only the header is read
         sizes = list(tqdm(pool.map(image_size, files), total=len(files), desc=folder.name, disable=None))
     images, annotations = [], []
     for number, (file, label, size) in enumerate(zip(files, labels, sizes, strict=True), start=1):
         images.append({"id": number, "file_name": file.relative_to(base).as_posix(), "width": size[0], "height": size[1]})
-        for kind, box in read_labels(label, size, names) if label.is_file() else ():
+        for kind, box in read_labels(label, size, names) if label else ():
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": kind + 1, "iscrowd": 0,
                                 "bbox": box, "area": round(box[2] * box[3], DIGITS)})
-    strangers = sorted(set(place.rglob("*.txt")) - set(labels) - {place / "classes.txt"})
+    strangers = sorted(text for text in texts.values() if text != place / "classes.txt")
     said = f"{len(images):,} images, {len(annotations):,} objects"
     said += f"; {unlabelled:,} images without a label file" if unlabelled else ""
     said += f"; {len(strangers):,} label files without an image, such as {strangers[0]}" if strangers else ""
     categories = [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
     return {"images": images, "categories": categories, "annotations": annotations}, said
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder; links are followed, each folder once."""
+    seen = set()
+    for here, within, names in os.walk(folder, followlinks=True):
+        if Path(here).resolve() in seen:
+            within.clear()      # a link may lead to a folder above itself
+            continue
+        seen.add(Path(here).resolve())
+        yield from (Path(here, name) for name in names)
 
 
 def read_labels(file: Path, size: tuple[int, int], names: list[str]) -> list[tuple[int, list[float]]]:

@@ -101,6 +101,14 @@ def test_a_wrong_line_is_named(tmp_path, text, complaint, capsys):
     assert not (tmp_path / "annotations").exists()
 
 
+def test_endings_in_capitals_links_and_an_empty_split(tmp_path):
+    write(tmp_path, "images/train/A.JPG", "labels/train/A.TXT", "1 0.5 0.5 0.1 0.1")
+    (tmp_path / "images/train/self").symlink_to(tmp_path / "images/train")
+    (tmp_path / "images/test").mkdir()
+    content = convert(tmp_path / "labels/..")
+    assert {name: (len(c["images"]), len(c["annotations"])) for name, c in content.items()} == {"train": (1, 1)}
+
+
 def test_folders_that_cannot_be_meant(tmp_path, capsys):
     def complaint(*options: str) -> str:
         with pytest.raises(SystemExit) as left:
@@ -112,6 +120,10 @@ def test_folders_that_cannot_be_meant(tmp_path, capsys):
     write(tmp_path, "images/train/a.png", None)
     assert "none of the 1 images in" in complaint() and "labels/train" in complaint()
     write(tmp_path, "images/train/a.png", "labels/train/a.txt")
+    write(tmp_path, "images/val/a.png", None)
+    write(tmp_path, "images/valid/a.png", None)
+    assert "are both there. Move one away: val is one of them" in complaint()
+    (tmp_path / "images/valid/a.png").unlink()
     assert "a name stands there twice" in complaint("--names", "ship", "ship")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/train.json").write_text("mine")
