@@ -1,4 +1,4 @@
-"""Folders that appear when they are complete."""
+"""Folders that appear when they are complete, and what lies in one."""
 import errno
 import os
 import shutil
@@ -39,3 +39,15 @@ def appearing(folder: Path) -> Iterator[Path]:
                 shutil.move(part, folder / part.name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in no order. Links to folders are followed, each folder once: one may lead above itself."""
+    seen = set()
+    for base, within, names in os.walk(folder, followlinks=True):
+        here = Path(base).resolve()
+        if here in seen:
+            within.clear()
+            continue
+        seen.add(here)
+        yield from (Path(base, name) for name in names)

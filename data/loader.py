@@ -43,18 +43,18 @@ class TrainDataset(Dataset):
         self.mosaic_epochs = mosaic_epochs
         self._canvas = np.empty((0, 0, 3), np.uint8)        # kept, as fresh memory costs more than drawing into it
 
-    def __getitem__(self, key: tuple[int, int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
         """One sample."""
         return self._draw(key, torch.empty((3, key[2], key[2]), dtype=torch.uint8))
 
-    def __getitems__(self, keys: list[tuple[int, int, int]]) -> Batch:
+    def __getitems__(self, keys: list[tuple[int, ...]]) -> Batch:
         """A batch of one side. Each sample is drawn where the batch keeps it."""
         shape = len(keys), 3, keys[0][2], keys[0][2]
         images = self.pool.empty(shape) if self.pool else torch.empty(shape, dtype=torch.uint8)
         planes = images.tensor if isinstance(images, Lent) else images
         return join(images, [self._draw(key, image) for key, image in zip(keys, planes, strict=True)])
 
-    def _draw(self, key: tuple[int, int, int], image: torch.Tensor) -> Sample:
+    def _draw(self, key: tuple[int, ...], image: torch.Tensor) -> Sample:
         """The sample whose image is, and is drawn into, a tensor (3, s, s)."""
         epoch, index, side, *copy = key
         rng = np.random.default_rng((self.seed, epoch, index, *copy))

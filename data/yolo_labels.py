@@ -13,15 +13,13 @@ together; --output names another folder than DIR/annotations.
 """
 import argparse
 import json
-import os
 import shlex
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
-from data.folders import appearing
+from data.folders import appearing, walk
 from data.pixels import ENDINGS, image_size
 from errors import InputError, listed, run
 
@@ -80,9 +78,9 @@ def _layout(root: Path) -> tuple[Path, dict[str, Path]]:
 
 def _split(base: Path, folder: Path, names: list[str]) -> tuple[dict, str]:
     """One split as COCO, and what it holds."""
-    files = sorted(f for f in _walk(folder) if f.suffix.lower() in ENDINGS and not f.name.startswith("."))
+    files = sorted(f for f in walk(folder) if f.suffix.lower() in ENDINGS and not f.name.startswith("."))
     place = folder.parents[1] / "labels" / folder.name if folder.parent == base else folder.parent / "labels"
-    texts = {f.with_suffix(".txt"): f for f in _walk(place) if f.suffix.lower() == ".txt"}
+    texts = {f.with_suffix(".txt"): f for f in walk(place) if f.suffix.lower() == ".txt"}
     labels = [texts.pop((place / f.relative_to(folder)).with_suffix(".txt"), None) for f in files]
     unlabelled = labels.count(None)
     if unlabelled == len(files):
@@ -102,17 +100,6 @@ def _split(base: Path, folder: Path, names: list[str]) -> tuple[dict, str]:
     said += f"; {len(strangers):,} label files without an image, such as {strangers[0]}" if strangers else ""
     categories = [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
     return {"images": images, "categories": categories, "annotations": annotations}, said
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder; links are followed, each folder once."""
-    seen = set()
-    for here, within, names in os.walk(folder, followlinks=True):
-        if Path(here).resolve() in seen:
-            within.clear()      # a link may lead to a folder above itself
-            continue
-        seen.add(Path(here).resolve())
-        yield from (Path(here, name) for name in names)
 
 
 def read_labels(file: Path, size: tuple[int, int], names: list[str]) -> list[tuple[int, list[float]]]:

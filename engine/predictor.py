@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.folders import walk
 from data.pixels import ENDINGS, check_beginning, is_nearly_black, read_image
 from data.raster import Georeference, Scene, open_scene, rasterio_or_none, read_georeference
 from data.tiling import Tiling
@@ -197,15 +198,9 @@ def find_images(source: Path, output: Path) -> list[Path]:
         raise InputError(f"--source: {source} does not exist. Name an image or a folder of images.")
     base, results = source.resolve(), output.resolve()
     results = results if results != base and results.is_relative_to(base) else None
-    images, seen = [], set()
-    for folder, within, names in os.walk(source, followlinks=True):
-        here = Path(folder).resolve()
-        if here in seen or here.name.startswith(PREFIX) or (results and here.is_relative_to(results)):
-            within.clear()      # seen: a link may lead to a folder above itself
-            continue
-        seen.add(here)
-        images += [Path(folder, name) for name in names if name.lower().endswith(ENDINGS) and Path(folder, name).is_file()]
-    images.sort()
+    images = sorted(p for p in walk(source) if p.suffix.lower() in ENDINGS and p.is_file()
+                    and not (results and p.parent.resolve().is_relative_to(results))
+                    and not p.parent.name.startswith(PREFIX))
     if not images:
         outside = " outside --output" if results else ""
         raise InputError(f"--source: {source} holds no image{outside} ({', '.join(ENDINGS)}). Name another folder.")

@@ -145,8 +145,9 @@ class Trainer:
             optim.apply(moment, self.optimizer)
             pending += 1
             files += [meta.path for meta in batch.meta]
-            stepping = pending >= moment.accumulate or here.batch + 1 == total
-            last = here.batch + 1 == total or (stepping and 0 < train.max_steps <= here.step + 1)
+            ending = here.batch + 1 == total
+            stepping = pending >= moment.accumulate or ending
+            last = ending or (stepping and 0 < train.max_steps <= here.step + 1)
             # As no_sync() would, but without two paths: only the last backward before a step averages over the ranks.
             self.model.require_backward_grad_sync = stepping
 
